@@ -1,0 +1,1 @@
+"""Generated protobuf (v1/) and channel settings (channel.py), nothing else."""
