@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from freehold.rpc.v1 import messages_pb2 as freehold_dot_v1_dot_messages__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66reehold/v1/orchestrator.proto\x12\x0b\x66reehold.v1\x1a\x1a\x66reehold/v1/messages.proto\"\x13\n\x11ListModelsRequest\"9\n\x0fListModelsReply\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.freehold.v1.ModelInfo\"t\n\x0fRegisterRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12&\n\x06models\x18\x03 \x03(\x0b\x32\x16.freehold.v1.ModelInfo\x12\x15\n\rcluster_token\x18\x04 \x01(\t\"[\n\rRegisterReply\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x15\n\rlease_seconds\x18\x02 \x01(\x01\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.freehold.v1.Error\"\x88\x01\n\x10HeartbeatRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12\'\n\x05stats\x18\x03 \x01(\x0b\x32\x18.freehold.v1.WorkerStats\x12&\n\x06models\x18\x04 \x03(\x0b\x32\x16.freehold.v1.ModelInfo\"\x1f\n\x0eHeartbeatReply\x12\r\n\x05known\x18\x01 \x01(\x08\"8\n\x11\x44\x65registerRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\"\x11\n\x0f\x44\x65registerReply\"\xd0\x01\n\x11OrchestratorStats\x12)\n\x07workers\x18\x01 \x03(\x0b\x32\x18.freehold.v1.WorkerStats\x12\x12\n\nnum_queued\x18\x02 \x01(\r\x12\x13\n\x0bnum_running\x18\x03 \x01(\r\x12\x16\n\x0erequests_total\x18\x04 \x01(\x04\x12\x16\n\x0erejected_total\x18\x05 \x01(\x04\x12\x1a\n\x12redispatches_total\x18\x06 \x01(\x04\x12\x1b\n\x13worker_deaths_total\x18\x07 \x01(\x04\x32\x87\x05\n\x0cOrchestrator\x12\x46\n\x08Generate\x12\x1c.freehold.v1.GenerateRequest\x1a\x1a.freehold.v1.GenerateEvent0\x01\x12>\n\x06\x43\x61ncel\x12\x1a.freehold.v1.CancelRequest\x1a\x18.freehold.v1.CancelReply\x12\x44\n\x08Tokenize\x12\x1c.freehold.v1.TokenizeRequest\x1a\x1a.freehold.v1.TokenizeReply\x12J\n\nListModels\x12\x1e.freehold.v1.ListModelsRequest\x1a\x1c.freehold.v1.ListModelsReply\x12\x44\n\x08Register\x12\x1c.freehold.v1.RegisterRequest\x1a\x1a.freehold.v1.RegisterReply\x12G\n\tHeartbeat\x12\x1d.freehold.v1.HeartbeatRequest\x1a\x1b.freehold.v1.HeartbeatReply\x12J\n\nDeregister\x12\x1e.freehold.v1.DeregisterRequest\x1a\x1c.freehold.v1.DeregisterReply\x12>\n\x06Health\x12\x1a.freehold.v1.HealthRequest\x1a\x18.freehold.v1.HealthReply\x12\x42\n\x05Stats\x12\x19.freehold.v1.StatsRequest\x1a\x1e.freehold.v1.OrchestratorStatsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66reehold/v1/orchestrator.proto\x12\x0b\x66reehold.v1\x1a\x1a\x66reehold/v1/messages.proto\"\x13\n\x11ListModelsRequest\"9\n\x0fListModelsReply\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.freehold.v1.ModelInfo\"\x8e\x01\n\x0fRegisterRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12&\n\x06models\x18\x03 \x03(\x0b\x32\x16.freehold.v1.ModelInfo\x12\x15\n\rcluster_token\x18\x04 \x01(\t\x12\x18\n\x10max_num_requests\x18\x05 \x01(\r\"[\n\rRegisterReply\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x15\n\rlease_seconds\x18\x02 \x01(\x01\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.freehold.v1.Error\"\x9a\x01\n\x10HeartbeatRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12\'\n\x05stats\x18\x03 \x01(\x0b\x32\x18.freehold.v1.WorkerStats\x12&\n\x06models\x18\x04 \x03(\x0b\x32\x16.freehold.v1.ModelInfo\x12\x10\n\x08\x64raining\x18\x05 \x01(\x08\"\x1f\n\x0eHeartbeatReply\x12\r\n\x05known\x18\x01 \x01(\x08\"8\n\x11\x44\x65registerRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\"\x11\n\x0f\x44\x65registerReply\"\xd0\x01\n\x11OrchestratorStats\x12)\n\x07workers\x18\x01 \x03(\x0b\x32\x18.freehold.v1.WorkerStats\x12\x12\n\nnum_queued\x18\x02 \x01(\r\x12\x13\n\x0bnum_running\x18\x03 \x01(\r\x12\x16\n\x0erequests_total\x18\x04 \x01(\x04\x12\x16\n\x0erejected_total\x18\x05 \x01(\x04\x12\x1a\n\x12redispatches_total\x18\x06 \x01(\x04\x12\x1b\n\x13worker_deaths_total\x18\x07 \x01(\x04\x32\x87\x05\n\x0cOrchestrator\x12\x46\n\x08Generate\x12\x1c.freehold.v1.GenerateRequest\x1a\x1a.freehold.v1.GenerateEvent0\x01\x12>\n\x06\x43\x61ncel\x12\x1a.freehold.v1.CancelRequest\x1a\x18.freehold.v1.CancelReply\x12\x44\n\x08Tokenize\x12\x1c.freehold.v1.TokenizeRequest\x1a\x1a.freehold.v1.TokenizeReply\x12J\n\nListModels\x12\x1e.freehold.v1.ListModelsRequest\x1a\x1c.freehold.v1.ListModelsReply\x12\x44\n\x08Register\x12\x1c.freehold.v1.RegisterRequest\x1a\x1a.freehold.v1.RegisterReply\x12G\n\tHeartbeat\x12\x1d.freehold.v1.HeartbeatRequest\x1a\x1b.freehold.v1.HeartbeatReply\x12J\n\nDeregister\x12\x1e.freehold.v1.DeregisterRequest\x1a\x1c.freehold.v1.DeregisterReply\x12>\n\x06Health\x12\x1a.freehold.v1.HealthRequest\x1a\x18.freehold.v1.HealthReply\x12\x42\n\x05Stats\x12\x19.freehold.v1.StatsRequest\x1a\x1e.freehold.v1.OrchestratorStatsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,20 +36,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMODELSREQUEST']._serialized_end=94
   _globals['_LISTMODELSREPLY']._serialized_start=96
   _globals['_LISTMODELSREPLY']._serialized_end=153
-  _globals['_REGISTERREQUEST']._serialized_start=155
-  _globals['_REGISTERREQUEST']._serialized_end=271
-  _globals['_REGISTERREPLY']._serialized_start=273
-  _globals['_REGISTERREPLY']._serialized_end=364
-  _globals['_HEARTBEATREQUEST']._serialized_start=367
-  _globals['_HEARTBEATREQUEST']._serialized_end=503
-  _globals['_HEARTBEATREPLY']._serialized_start=505
-  _globals['_HEARTBEATREPLY']._serialized_end=536
-  _globals['_DEREGISTERREQUEST']._serialized_start=538
-  _globals['_DEREGISTERREQUEST']._serialized_end=594
-  _globals['_DEREGISTERREPLY']._serialized_start=596
-  _globals['_DEREGISTERREPLY']._serialized_end=613
-  _globals['_ORCHESTRATORSTATS']._serialized_start=616
-  _globals['_ORCHESTRATORSTATS']._serialized_end=824
-  _globals['_ORCHESTRATOR']._serialized_start=827
-  _globals['_ORCHESTRATOR']._serialized_end=1474
+  _globals['_REGISTERREQUEST']._serialized_start=156
+  _globals['_REGISTERREQUEST']._serialized_end=298
+  _globals['_REGISTERREPLY']._serialized_start=300
+  _globals['_REGISTERREPLY']._serialized_end=391
+  _globals['_HEARTBEATREQUEST']._serialized_start=394
+  _globals['_HEARTBEATREQUEST']._serialized_end=548
+  _globals['_HEARTBEATREPLY']._serialized_start=550
+  _globals['_HEARTBEATREPLY']._serialized_end=581
+  _globals['_DEREGISTERREQUEST']._serialized_start=583
+  _globals['_DEREGISTERREQUEST']._serialized_end=639
+  _globals['_DEREGISTERREPLY']._serialized_start=641
+  _globals['_DEREGISTERREPLY']._serialized_end=658
+  _globals['_ORCHESTRATORSTATS']._serialized_start=661
+  _globals['_ORCHESTRATORSTATS']._serialized_end=869
+  _globals['_ORCHESTRATOR']._serialized_start=872
+  _globals['_ORCHESTRATOR']._serialized_end=1519
 # @@protoc_insertion_point(module_scope)

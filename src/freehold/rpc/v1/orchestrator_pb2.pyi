@@ -18,16 +18,18 @@ class ListModelsReply(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[_messages_pb2.ModelInfo, _Mapping]]] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("worker_id", "address", "models", "cluster_token")
+    __slots__ = ("worker_id", "address", "models", "cluster_token", "max_num_requests")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    MAX_NUM_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     address: str
     models: _containers.RepeatedCompositeFieldContainer[_messages_pb2.ModelInfo]
     cluster_token: str
-    def __init__(self, worker_id: _Optional[str] = ..., address: _Optional[str] = ..., models: _Optional[_Iterable[_Union[_messages_pb2.ModelInfo, _Mapping]]] = ..., cluster_token: _Optional[str] = ...) -> None: ...
+    max_num_requests: int
+    def __init__(self, worker_id: _Optional[str] = ..., address: _Optional[str] = ..., models: _Optional[_Iterable[_Union[_messages_pb2.ModelInfo, _Mapping]]] = ..., cluster_token: _Optional[str] = ..., max_num_requests: _Optional[int] = ...) -> None: ...
 
 class RegisterReply(_message.Message):
     __slots__ = ("lease_id", "lease_seconds", "error")
@@ -40,16 +42,18 @@ class RegisterReply(_message.Message):
     def __init__(self, lease_id: _Optional[str] = ..., lease_seconds: _Optional[float] = ..., error: _Optional[_Union[_messages_pb2.Error, _Mapping]] = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
-    __slots__ = ("worker_id", "lease_id", "stats", "models")
+    __slots__ = ("worker_id", "lease_id", "stats", "models", "draining")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     LEASE_ID_FIELD_NUMBER: _ClassVar[int]
     STATS_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     lease_id: str
     stats: _messages_pb2.WorkerStats
     models: _containers.RepeatedCompositeFieldContainer[_messages_pb2.ModelInfo]
-    def __init__(self, worker_id: _Optional[str] = ..., lease_id: _Optional[str] = ..., stats: _Optional[_Union[_messages_pb2.WorkerStats, _Mapping]] = ..., models: _Optional[_Iterable[_Union[_messages_pb2.ModelInfo, _Mapping]]] = ...) -> None: ...
+    draining: bool
+    def __init__(self, worker_id: _Optional[str] = ..., lease_id: _Optional[str] = ..., stats: _Optional[_Union[_messages_pb2.WorkerStats, _Mapping]] = ..., models: _Optional[_Iterable[_Union[_messages_pb2.ModelInfo, _Mapping]]] = ..., draining: _Optional[bool] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
     __slots__ = ("known",)
