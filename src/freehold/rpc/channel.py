@@ -18,6 +18,8 @@ OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_reconnect_backoff_ms", 1_000),
     # Loopback tests and several houses on one host must not share a subchannel pool.
     ("grpc.use_local_subchannel_pool", 1),
+    # A second process on a taken port fails at once instead of sharing its connections.
+    ("grpc.so_reuseport", 0),
 ]
 
 
