@@ -1,0 +1,310 @@
+"""Requests in, token events out, one step at a time.
+
+`step()` is the whole loop: scheduler → model runner → sampler → events. Synchronous and for one
+thread, except `prepare`, which any thread may call. Knows no transport and no threads.
+Read `request.py` next.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from dataclasses import replace
+from typing import Protocol
+
+from freehold.engine.admission import check_request, max_output_tokens
+from freehold.engine.block_manager import BlockManager
+from freehold.engine.config import EngineConfig, num_cache_blocks
+from freehold.engine.detokenizer import DecodeStream, OutputText
+from freehold.engine.logprobs import Logprobs, TokenNames
+from freehold.engine.model_runner import Model, ModelRunner, StepRows
+from freehold.engine.request import Request, RequestState
+from freehold.engine.sampler import Draw, Sample, Sampler
+from freehold.engine.scheduler import Scheduler
+from freehold.engine.stats import EngineStats
+from freehold.engine.structured import GrammarCompiler
+from freehold.errors import FreeholdError, InvalidRequest, InvalidSchema
+from freehold.types import FinishReason, TokenEvent
+
+NO_SAMPLE = Sample(-1, ())
+
+
+class Tokenizer(TokenNames, Protocol):
+    """What the engine needs of a tokenizer; `freehold.model.tokenizer` has the real one."""
+
+    @property
+    def eos_token_ids(self) -> frozenset[int]: ...
+
+    def new_stream(self) -> DecodeStream: ...
+
+
+class Engine:
+    """`available_bytes` bounds a cache whose size the configuration leaves open; `revision` names
+    the weights."""
+
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: Tokenizer,
+        config: EngineConfig | None = None,
+        *,
+        revision: str = "",
+        available_bytes: int = 4 << 30,
+    ) -> None:
+        config = config or EngineConfig()
+        max_positions = model.config.max_position_embeddings
+        num_blocks = num_cache_blocks(
+            config,
+            bytes_per_token=model.cache_bytes_per_token,
+            max_position_embeddings=max_positions,
+            available=available_bytes,
+        )
+        self.config = config
+        self.max_model_len = min(
+            max_positions, config.max_model_len or max_positions, num_blocks * config.block_size
+        )
+        self.block_manager = BlockManager(
+            num_blocks,
+            config.block_size,
+            prefix_cache=config.enable_prefix_cache,
+            revision=revision,
+        )
+        self.scheduler = Scheduler(
+            self.block_manager,
+            max_num_requests=config.max_num_requests,
+            max_num_batched_tokens=config.max_num_batched_tokens,
+        )
+        self._tokenizer = tokenizer
+        self._vocab_size = model.config.vocab_size
+        self._eos_token_ids = tokenizer.eos_token_ids | set(model.config.eos_token_ids)
+        self._grammars = GrammarCompiler(tokenizer, self._vocab_size, self._eos_token_ids)
+        self._runner = ModelRunner(model, num_blocks, config.block_size)
+        self._logprobs = Logprobs(model.ops, tokenizer)
+        self._sampler = Sampler(model.ops, self._logprobs)
+
+        self._live: dict[str, Request] = {}
+        self._deadlines: list[tuple[float, int, Request]] = []  # a heap
+        self._events: list[TokenEvent] = []  # of this step, and of cancellations before it
+        self._failures: list[tuple[str, FreeholdError]] = []
+        self._requests_total = 0
+        self._prompt_tokens_total = 0
+        self._cached_prompt_tokens_total = 0
+        self._output_tokens_total = 0
+        self._steps_total = 0
+        self._step_seconds_total = 0.0
+
+    # Requests in
+
+    def add(self, request: Request) -> None:
+        """Take a request on. Raises InvalidRequest (ContextLengthExceeded, InvalidSchema …)
+        before anything is held."""
+        self.prepare(request)
+        self.enqueue(request)
+
+    def prepare(self, request: Request) -> None:
+        """Check a request and make its text, sampling and grammar state. Touches nothing else, so
+        that any thread may call it; a schema can take a second to compile."""
+        sampling = request.sampling
+        check_request(request, self._vocab_size)
+        request.max_output_tokens = max_output_tokens(request, self.max_model_len)
+        matcher = None
+        if sampling.json_schema is not None:
+            matcher = self._grammars.matcher(sampling.json_schema)
+        request.draw = Draw(sampling, request.prompt_token_ids, matcher)
+        request.text = OutputText(
+            self._tokenizer.new_stream(),
+            sampling.stop,
+            include_stop=sampling.include_stop_in_output,
+        )
+        for i, token_id in enumerate(request.output_token_ids):
+            _, request.resumed_finish = self._read(request, token_id, i + 1)
+        if request.draw.error is not None:
+            raise InvalidSchema(
+                f"The resumed tokens do not follow the JSON schema: {request.draw.error}.",
+                param="response_format",
+            )
+
+    def enqueue(self, request: Request) -> None:
+        """Queue a prepared request."""
+        if request.request_id in self._live:
+            raise InvalidRequest(
+                f"A request named {request.request_id!r} is running already; use a new id.",
+                param="request_id",
+            )
+        self._live[request.request_id] = request
+        self._requests_total += 1
+        self.scheduler.add(request)
+        if request.deadline is not None:
+            heapq.heappush(self._deadlines, (request.deadline, request.arrival, request))
+        if request.resumed_finish is not None:  # the earlier attempt had emitted its last token
+            self._finish(request, request.resumed_finish)
+
+    def cancel(self, request_id: str) -> bool:
+        """Stop a request and free its blocks at once; its last event comes with the next step.
+        False if there is no such request."""
+        if (request := self._live.get(request_id)) is None:
+            return False
+        self._finish(request, FinishReason.CANCELLED)
+        return True
+
+    def discard(self, request_id: str) -> None:
+        """Free what a request holds, without an event: nobody is listening any more."""
+        if (request := self._live.pop(request_id, None)) is not None:
+            self.scheduler.finish(request)
+
+    def discard_running(self) -> None:
+        """After a failed step: drop all running requests. Waiting ones hold nothing and stay."""
+        for request in list(self.scheduler.running):
+            self.discard(request.request_id)
+
+    # Tokens out
+
+    def step(self) -> list[TokenEvent]:
+        """Run the next batch; the events of one request are in order."""
+        started = time.perf_counter()
+        self._expire()
+        if batch := self.scheduler.schedule():
+            rows = self._runner.forward(batch)
+            self._logprobs.score_prompt(self._runner, rows)
+            self._advance(rows, *self._sample(rows))
+        events, self._events = self._events, []
+        self._steps_total += 1
+        self._step_seconds_total += time.perf_counter() - started
+        return events
+
+    def take_failures(self) -> list[tuple[str, FreeholdError]]:
+        """Requests that ended with an error of their own since the last call (no event tells)."""
+        failures, self._failures = self._failures, []
+        return failures
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._live or self._events)
+
+    def is_live(self, request_id: str) -> bool:
+        return request_id in self._live
+
+    def stats(self) -> EngineStats:
+        """A snapshot; any thread may ask."""
+        return EngineStats(
+            num_running=len(self.scheduler.running),
+            num_waiting=len(self.scheduler.waiting),
+            num_blocks=self.block_manager.num_blocks,
+            num_free_blocks=self.block_manager.num_free_blocks,
+            outstanding_tokens=sum(r.num_outstanding_tokens for r in list(self._live.values())),
+            requests_total=self._requests_total,
+            prompt_tokens_total=self._prompt_tokens_total,
+            cached_prompt_tokens_total=self._cached_prompt_tokens_total,
+            output_tokens_total=self._output_tokens_total,
+            preemptions_total=self.scheduler.preemptions_total,
+            steps_total=self._steps_total,
+            step_seconds_total=self._step_seconds_total,
+        )
+
+    def _sample(self, rows: StepRows) -> tuple[list[Request], list[Sample]]:
+        indices, last_rows = rows.complete()
+        requests = [rows.batch[i].request for i in indices]
+        if not requests:
+            return [], []
+        return requests, self._sampler.sample(requests, self._runner.logits(rows.hidden[last_rows]))
+
+    def _advance(self, rows: StepRows, drawn: list[Request], samples: list[Sample]) -> None:
+        for request, num_tokens in rows.batch:
+            request.num_computed_tokens += num_tokens
+            self.block_manager.commit(request)
+        for request, sample in zip(drawn, samples, strict=True):
+            request.output_token_ids.append(sample.token_id)
+            num_output = len(request.output_token_ids)
+            text, reason = self._read(request, sample.token_id, num_output)
+            if request.draw.error is not None:
+                self._fail(request, num_output)
+                continue
+            self._output_tokens_total += 1
+            self._emit(request, num_output - 1, text, reason, sample)
+            if reason is not None:
+                self._drop(request)
+
+    def _read(
+        self, request: Request, token_id: int, num_output: int
+    ) -> tuple[str, FinishReason | None]:
+        """Take an output token into text and sampling state: the text that is certain with it,
+        and whether it is the last."""
+        sampling = request.sampling
+        is_stop = token_id in sampling.stop_token_ids or (
+            token_id in self._eos_token_ids and not sampling.ignore_eos
+        )
+        request.draw.observe(token_id)
+        text = ""
+        if not is_stop or sampling.include_stop_in_output:
+            text = request.text.push(token_id)
+        if is_stop or request.text.is_stopped or request.draw.is_complete:
+            return text + request.text.finish(), FinishReason.STOP
+        if num_output >= request.max_output_tokens:
+            # A last unfinished character may yet complete a stop string.
+            text += request.text.finish()
+            return text, FinishReason.STOP if request.text.is_stopped else FinishReason.LENGTH
+        return text, None
+
+    def _emit(
+        self,
+        request: Request,
+        index: int,
+        text: str,
+        reason: FinishReason | None,
+        sample: Sample = NO_SAMPLE,
+    ) -> None:
+        has_token = sample is not NO_SAMPLE
+        event = TokenEvent(
+            request.request_id,
+            index,
+            sample.token_id if has_token else None,
+            text,
+            sample.logprobs[0] if sample.logprobs else None,
+            sample.logprobs[1:],
+            reason,
+        )
+        self._events.append(event if request.is_started else self._start(request, event))
+
+    def _start(self, request: Request, event: TokenEvent) -> TokenEvent:
+        """Add what only the first event carries."""
+        request.is_started = True
+        num_prompt = len(request.prompt_token_ids)
+        num_cached = min(request.num_cached_tokens, num_prompt)
+        self._prompt_tokens_total += num_prompt
+        self._cached_prompt_tokens_total += num_cached
+        scored = request.prompt_logprobs
+        return replace(
+            event,
+            num_prompt_tokens=num_prompt,
+            num_cached_tokens=num_cached,
+            prompt_logprobs=tuple(scored) if len(scored) == num_prompt else None,
+        )
+
+    # The ends of a request
+
+    def _finish(self, request: Request, reason: FinishReason) -> None:
+        """End a request between tokens."""
+        text = "" if request.resumed_finish else request.text.finish()
+        self._emit(request, len(request.output_token_ids), text, reason)
+        self._drop(request)
+
+    def _fail(self, request: Request, num_output: int) -> None:
+        why = f"after {num_output} tokens: {request.draw.error}"
+        error = InvalidSchema(
+            f"The JSON schema could not be enforced {why}; simplify it.", param="response_format"
+        )
+        self._failures.append((request.request_id, error))
+        self._drop(request)
+
+    def _drop(self, request: Request) -> None:
+        del self._live[request.request_id]
+        self.scheduler.finish(request)
+
+    def _expire(self) -> None:
+        while self._deadlines and (
+            self._deadlines[0][0] <= time.monotonic()
+            or self._deadlines[0][2].state is RequestState.FINISHED
+        ):
+            request = heapq.heappop(self._deadlines)[2]
+            if request.state is not RequestState.FINISHED:
+                self._finish(request, FinishReason.DEADLINE)

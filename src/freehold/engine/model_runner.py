@@ -1,0 +1,108 @@
+"""One step of the model: a batch of requests in, a row of hidden states a token out.
+
+Lays tokens, positions, slots and block tables out as arrays, and owns the paged caches. Knows no
+policy and no sampling. Read `model/deepseek_v3.py` next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from freehold.engine.scheduler import Scheduled
+from freehold.ops import Array, BatchLayout, Cache, Ops
+
+
+class ModelConfig(Protocol):
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def max_position_embeddings(self) -> int: ...
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]: ...
+
+
+class Model(Protocol):
+    """What the engine needs of a model; `freehold.model` has the real ones."""
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+    @property
+    def ops(self) -> Ops: ...
+
+    @property
+    def cache_bytes_per_token(self) -> int: ...
+
+    def make_caches(self, num_blocks: int, block_size: int, /) -> list[Cache]: ...
+
+    def forward(
+        self, token_ids: npt.NDArray[np.int32], layout: BatchLayout, caches: list[Cache], /
+    ) -> Array: ...
+
+    def logits(self, hidden: Array, /) -> Array: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StepRows:
+    batch: list[Scheduled]
+    query_starts: npt.NDArray[np.int32]  # [num_requests + 1]
+    hidden: Array  # [num_tokens, hidden]
+
+    def complete(self) -> tuple[list[int], npt.NDArray[np.int32]]:
+        """The requests of which this step has computed the last known token (their indices in
+        the batch), and the rows of those tokens: each of these draws its next token now."""
+        indices = [
+            i
+            for i, (request, num_tokens) in enumerate(self.batch)
+            if request.num_computed_tokens + num_tokens == request.num_tokens
+        ]
+        return indices, self.query_starts[1:][indices] - 1
+
+
+class ModelRunner:
+    def __init__(self, model: Model, num_blocks: int, block_size: int) -> None:
+        self._model = model
+        self._block_size = block_size
+        self._caches = model.make_caches(num_blocks, block_size)
+
+    def forward(self, batch: list[Scheduled]) -> StepRows:
+        token_ids, layout = self._lay_out(batch)
+        hidden = self._model.forward(token_ids, layout, self._caches)
+        return StepRows(batch, layout.query_starts, hidden)
+
+    def logits(self, hidden: Array) -> Array:
+        """hidden [n, hidden] → float32 [n, vocab], the caller's to change in place."""
+        return self._model.logits(hidden)
+
+    def _lay_out(self, batch: list[Scheduled]) -> tuple[npt.NDArray[np.int32], BatchLayout]:
+        num_requests = len(batch)
+        tokens: list[int] = []
+        block_tables = np.full(
+            (num_requests, max(len(request.block_table) for request, _ in batch)), -1, np.int32
+        )
+        for i, (request, num_tokens) in enumerate(batch):
+            start = request.num_computed_tokens
+            tokens += request.token_ids(start, start + num_tokens)
+            block_tables[i, : len(request.block_table)] = request.block_table
+        counts = np.array([num_tokens for _, num_tokens in batch], np.int32)
+        starts = np.array([request.num_computed_tokens for request, _ in batch], np.int32)
+        query_starts = np.zeros(num_requests + 1, np.int32)
+        np.cumsum(counts, out=query_starts[1:])
+        rows = np.repeat(np.arange(num_requests), counts)
+        positions = np.arange(len(tokens), dtype=np.int32) + (starts - query_starts[:-1])[rows]
+        blocks = block_tables[rows, positions // self._block_size].astype(np.int64)
+        layout = BatchLayout(
+            positions=positions,
+            slots=blocks * self._block_size + positions % self._block_size,
+            query_starts=query_starts,
+            context_lens=starts + counts,
+            block_tables=block_tables,
+            block_size=self._block_size,
+        )
+        return np.array(tokens, np.int32), layout
