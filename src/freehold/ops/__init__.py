@@ -9,6 +9,7 @@ is what makes a request's tokens the same alone and in a crowd. Read `reference.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -71,13 +72,13 @@ class Ops(Protocol):
 
     def expert_weights(
         self,
-        gate_up: list[npt.NDArray[Any]],
-        down: list[npt.NDArray[Any]],
+        gate_up: Sequence[npt.NDArray[Any]],
+        down: Sequence[npt.NDArray[Any]],
         format: WeightFormat,
         group_size: int = DEFAULT_GROUP_SIZE,
     ) -> Weight:
         """Pack one layer's routed experts: gate_up[e] is [2 * inner, hidden] (gate first), down[e]
-        is [hidden, inner]."""
+        is [hidden, inner]. Each item is made when it is taken: take it once, pack it, drop it."""
         ...
 
     def embedding_table(self, tensor: npt.NDArray[Any]) -> Weight:
@@ -104,6 +105,10 @@ class Ops(Protocol):
 
     def matmul_float32(self, x: Array, matrix: Array) -> Array:
         """x [n, in] @ matrix.T, accumulated in float32 in a fixed order: for routers."""
+        ...
+
+    def concatenate(self, parts: Sequence[Array]) -> Array:
+        """Join along the last axis; the other axes agree."""
         ...
 
     def rms_norm(self, x: Array, weight: Array, eps: float) -> Array:
@@ -195,8 +200,8 @@ class Ops(Protocol):
         temperature 0: the lowest id of the greatest logit. Else softmax(logits / temperature),
         kept to top_k (0: all; ties at the border: lower id), then min_p (≥ min_p × greatest), then
         the smallest set in descending (probability, then ascending id) order whose mass reaches
-        top_p; then the token at which the cumulative mass in that same order passes
-        uniforms[i] × kept mass. A pure function of its row.
+        top_p × the mass kept so far (top_p 1: all of it); then the token at which the cumulative
+        mass in that same order passes uniforms[i] × kept mass. A pure function of its row.
         """
         ...
 
