@@ -148,16 +148,18 @@ class Token(_message.Message):
     def __init__(self, token_id: _Optional[int] = ..., text: _Optional[str] = ..., reasoning: _Optional[str] = ..., logprob: _Optional[_Union[TokenLogprob, _Mapping]] = ..., top_logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ..., finish_reason: _Optional[str] = ...) -> None: ...
 
 class Finished(_message.Message):
-    __slots__ = ("reason", "text", "reasoning", "num_output_tokens")
+    __slots__ = ("reason", "text", "reasoning", "num_output_tokens", "num_prompt_tokens")
     REASON_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     REASONING_FIELD_NUMBER: _ClassVar[int]
     NUM_OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    NUM_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     reason: str
     text: str
     reasoning: str
     num_output_tokens: int
-    def __init__(self, reason: _Optional[str] = ..., text: _Optional[str] = ..., reasoning: _Optional[str] = ..., num_output_tokens: _Optional[int] = ...) -> None: ...
+    num_prompt_tokens: int
+    def __init__(self, reason: _Optional[str] = ..., text: _Optional[str] = ..., reasoning: _Optional[str] = ..., num_output_tokens: _Optional[int] = ..., num_prompt_tokens: _Optional[int] = ...) -> None: ...
 
 class Error(_message.Message):
     __slots__ = ("status", "type", "code", "message", "param", "retry_after_seconds")

@@ -38,6 +38,7 @@ class Registration:
         models: Callable[[], Sequence[pb.ModelInfo]],
         stats: Callable[[], pb.WorkerStats],
         is_draining: Callable[[], bool],
+        registered: asyncio.Event | None = None,  # set at the first registration
     ) -> None:
         self._worker_id = worker_id
         self._address = address
@@ -46,6 +47,7 @@ class Registration:
         self._models = models
         self._stats = stats
         self._is_draining = is_draining
+        self._registered = registered or asyncio.Event()
         self._channel = connect(orchestrator)
         self._stub: Any = OrchestratorStub(self._channel)  # type: ignore[no-untyped-call]
         self._lease_id = ""
@@ -95,6 +97,7 @@ class Registration:
             if reply.HasField("error"):
                 raise error_from_proto(reply.error)
             self._lease_id, self._lease_seconds = reply.lease_id, reply.lease_seconds
+            self._registered.set()
             return
 
     async def _heartbeat(self) -> bool:
