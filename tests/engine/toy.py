@@ -1,4 +1,4 @@
-"""A model, its ops and a tokenizer, tiny and exact, with the faces the engine needs.
+"""A model and a tokenizer, tiny and exact, with the faces the engine needs.
 
 The model's logits are a hash of (token, position) of every key it reads back through the paged
 cache, so that one wrong slot, block table, position or stale block changes every later token.
@@ -14,49 +14,11 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from freehold.ops import BatchLayout
+from freehold.ops.reference import ReferenceOps
 
 WORDS = ["the", "he", "hel", "hello", "wor", "world", "ab", "bc", "abc", "er", "in", "on", "你好"]
 EOS = ("<eos>", "<end>")
 NUM_PADDING = 6  # ids the model has and the tokenizer has not
-
-
-class ToyOps:
-    """The part of Ops that the engine itself calls, as its docstrings say it."""
-
-    name = "toy"
-
-    def sample(self, logits, temperature, top_k, top_p, min_p, uniforms):
-        return np.array(
-            [
-                self._sample_row(*row)
-                for row in zip(logits, temperature, top_k, top_p, min_p, uniforms, strict=True)
-            ],
-            np.int32,
-        )
-
-    def _sample_row(self, row, temperature, top_k, top_p, min_p, uniform):
-        if temperature == 0:
-            return int(np.argmax(row))
-        scaled = row.astype(np.float64) / float(temperature)
-        p = np.exp(scaled - scaled.max())
-        p /= p.sum()
-        order = np.argsort(-p, kind="stable")
-        if top_k:
-            order = order[:top_k]
-        kept = p[order]
-        kept = kept[kept >= min_p * p.max()]
-        kept = kept[: int(np.searchsorted(np.cumsum(kept), top_p * kept.sum())) + 1]
-        cumulative = np.cumsum(kept)
-        index = int(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"))
-        return int(order[min(index, len(kept) - 1)])
-
-    def logprobs(self, logits, token_ids, num_top):
-        logits = logits.astype(np.float64)
-        shifted = logits - logits.max(axis=1, keepdims=True)
-        logprobs = (shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))).astype(np.float32)
-        top = np.argsort(-logprobs, axis=1, kind="stable")[:, :num_top].astype(np.int32)
-        rows = np.arange(len(logits))
-        return logprobs[rows, token_ids], top, np.take_along_axis(logprobs, top, axis=1)
 
 
 def _mix(x):
@@ -76,7 +38,7 @@ class ToyModel:
         self.config = SimpleNamespace(
             vocab_size=vocab_size, max_position_embeddings=context, eos_token_ids=eos
         )
-        self.ops = ToyOps()
+        self.ops = ReferenceOps()  # of which the engine itself calls sample and logprobs
         self.eos_bias = np.float32(eos_bias)
         self.num_rows: list[int] = []  # of each forward
 

@@ -29,17 +29,17 @@ class Penalties:
         )
         self.is_active = self._counts_tokens or len(self._bias_ids) > 0
         # Distinct tokens in order of appearance; the arrays double when full.
-        self._index_of: dict[int, int] = {}
-        self._ids = np.zeros(64, np.int64)
-        self._counts = np.zeros(64, np.float32)  # in the output
-        if self._repetition != 1.0:
-            for token_id in prompt_token_ids:
-                self._index(token_id)
+        seen = prompt_token_ids if self._repetition != 1.0 else ()
+        self._index_of = {token_id: i for i, token_id in enumerate(dict.fromkeys(seen))}
+        self._ids = np.zeros(len(self._index_of) + 64, np.int64)
+        self._ids[: len(self._index_of)] = list(self._index_of)
+        self._counts = np.zeros(len(self._ids), np.float32)  # in the output
 
     def observe(self, token_id: int) -> None:
         """Count one output token."""
         if self._counts_tokens:
-            self._counts[self._index(token_id)] += 1.0
+            index = self._index(token_id)  # which may replace the array
+            self._counts[index] += 1.0
 
     def apply(self, row: npt.NDArray[np.float32]) -> None:
         """Change one row of logits [vocab] in place."""

@@ -37,8 +37,10 @@ class Matcher:
         self._bits = llguidance.numpy.allocate_token_bitmask(1, vocab_size)
 
     def forbidden(self) -> npt.NDArray[np.bool_]:
-        """The tokens that may not come next, bool [vocab]. Meaningless once `error` is set."""
+        """The tokens that may not come next, bool [vocab]; none once `error` is set."""
         llguidance.numpy.fill_next_token_bitmask(self._matcher, self._bits)
+        if self._matcher.is_error():
+            self._bits.fill(-1)
         bits = np.unpackbits(self._bits.view(np.uint8)[0], bitorder="little")
         return np.equal(bits[: self._vocab_size], 0)
 
@@ -122,7 +124,7 @@ def _depth(value: object) -> int:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())[:300]
+    return " ".join(text.removesuffix("<non-verbose/>").split())[:300].rstrip(".")
 
 
 def _invalid(why: str) -> InvalidSchema:
