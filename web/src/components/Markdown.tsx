@@ -150,7 +150,7 @@ function drawTable(token: Tokens.Table): ReactNode {
   return (
     // A wide table scrolls sideways, so the keyboard must be able to reach it.
     // oxlint-disable-next-line jsx-a11y/no-noninteractive-tabindex
-    <div className="table" tabIndex={0}>
+    <div className="table-frame" tabIndex={0}>
       <table>
         <thead>
           <tr>{token.header.map((item, index) => drawCell("th", item, index))}</tr>

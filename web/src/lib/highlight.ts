@@ -100,7 +100,7 @@ function patternOf(family: Family): RegExp {
   if (pattern === undefined) {
     pattern = new RegExp(
       `(?<comment>${family.comment})|(?<string>${family.string})` +
-        String.raw`|(?<number>\b\d[\w.]*)|(?<word>[A-Za-z_]\w*)(?<call>(?=\())?`,
+        String.raw`|(?<number>\b\d[\w.]*)|(?<call>[A-Za-z_]\w*(?=\())|(?<word>[A-Za-z_]\w*)`,
       "g",
     );
     patterns.set(family, pattern);
@@ -113,7 +113,7 @@ function kindOf(match: RegExpExecArray, family: Family): PieceKind {
   if (groups["comment"] !== undefined) return "comment";
   if (groups["string"] !== undefined) return "string";
   if (groups["number"] !== undefined) return "number";
-  const word = groups["word"] ?? "";
+  const word = match[0];
   if (family.keywords.has(family.ignoreCase === true ? word.toLowerCase() : word)) return "keyword";
   return groups["call"] === undefined ? "plain" : "call";
 }

@@ -3,9 +3,19 @@
 // components/Markdown.tsx.
 import { Lexer, type Token } from "marked";
 
-/** The blocks of a Markdown text. With `isStreaming`, the unfinished end is healed first. */
+/**
+ * The blocks of a Markdown text. With `isStreaming`, the unfinished end is healed first. A text nested
+ * too deeply to be read (thousands of `>`) comes back as it is, in one paragraph.
+ */
 export function parseMarkdown(text: string, isStreaming = false): Token[] {
+  if (isNestedTooDeeply(text)) {
+    return [{ type: "paragraph", raw: text, text, tokens: [{ type: "escape", raw: text, text }] }];
+  }
   return new Lexer({ gfm: true, breaks: false }).lex(isStreaming ? healTail(text) : text);
+}
+
+function isNestedTooDeeply(text: string): boolean {
+  return /^(?:[ \t]*(?:>|[-*+]|\d{1,9}[.)])(?=[ \t>])){40}/m.test(text) || /[*_~[]{200}/.test(text);
 }
 
 /**

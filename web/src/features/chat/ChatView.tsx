@@ -37,7 +37,7 @@ export function ChatView({ chat, model, notice }: ChatViewProps) {
       <div
         ref={scroller}
         onScroll={onScroll}
-        className="flex min-h-0 flex-1 flex-col overflow-y-auto overscroll-contain px-4 [scrollbar-gutter:stable_both-edges]"
+        className="flex min-h-0 flex-1 flex-col overflow-y-auto overscroll-contain px-4 sm:[scrollbar-gutter:stable_both-edges]"
       >
         {turns.length === 0 ? (
           <Welcome canAsk={canAsk} onAsk={askModel} />

@@ -12,7 +12,7 @@ export function ModelSelect({ models }: { readonly models: Models }) {
         aria-label={t("model")}
         value={models.chosen}
         onChange={(event) => models.choose(event.target.value)}
-        className="h-9 max-w-56 min-w-0 cursor-pointer appearance-none truncate rounded-lg bg-transparent pr-8 pl-2.5 text-sm font-medium text-ink hover:bg-hover"
+        className="fitting h-9 max-w-56 min-w-0 cursor-pointer appearance-none truncate rounded-lg bg-transparent pr-8 pl-2.5 text-sm font-medium text-ink hover:bg-hover"
       >
         {models.list.map(({ id }) => (
           <option key={id} value={id} className="bg-surface text-ink">
