@@ -1,0 +1,102 @@
+"""A decoder-only transformer: embedding, pre-norm layers, final norm, head.
+
+What an architecture is, its attention and its MLP, comes from `llama.py` or `deepseek_v3.py`.
+Knows no requests: a step is tokens, a layout and caches. Read `deepseek_v3.py` next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from freehold.model.config import ModelConfig
+from freehold.model.layers import Linear, RmsNorm
+from freehold.model.rope import RopeTables
+from freehold.ops import Array, BatchLayout, Cache, Ops, Weight
+
+_MEASURED_BLOCK = 16  # tokens in the small cache that tells how many bytes a token takes
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What every layer of one forward shares."""
+
+    layout: BatchLayout
+    cos: Array  # [positions, rope_dim / 2]
+    sin: Array
+
+
+class Attention(Protocol):
+    def make_cache(self, num_blocks: int, block_size: int) -> Cache: ...
+
+    def __call__(self, x: Array, step: Step, cache: Cache) -> Array:
+        """x [n, hidden] → [n, hidden]; writes this step's keys to `cache`."""
+        ...
+
+
+class Mlp(Protocol):
+    def __call__(self, x: Array) -> Array: ...
+
+
+@dataclass(slots=True)
+class DecoderLayer:
+    input_norm: RmsNorm
+    attention: Attention
+    post_attention_norm: RmsNorm
+    mlp: Mlp
+
+    def __call__(self, x: Array, step: Step, cache: Cache) -> Array:
+        x = x + self.attention(self.input_norm(x), step, cache)
+        return x + self.mlp(self.post_attention_norm(x))
+
+
+class Model:
+    def __init__(
+        self,
+        config: ModelConfig,
+        ops: Ops,
+        embedding: Weight,
+        layers: list[DecoderLayer],
+        norm: RmsNorm,
+        head: Linear,
+    ) -> None:
+        self.config = config
+        self.ops = ops
+        self.embedding = embedding  # [vocab, hidden]
+        self.layers = layers
+        self.norm = norm
+        self.head = head
+        self._rope = RopeTables(config.rope, config.rope_dim, ops)
+        measured = self.make_caches(1, _MEASURED_BLOCK)
+        self._cache_bytes_per_token: int = -(-sum(c.num_bytes for c in measured) // _MEASURED_BLOCK)
+
+    @property
+    def cache_bytes_per_token(self) -> int:
+        """In all layers together, as this model's Ops holds them."""
+        return self._cache_bytes_per_token
+
+    def make_caches(self, num_blocks: int, block_size: int) -> list[Cache]:
+        """One paged cache a layer."""
+        return [layer.attention.make_cache(num_blocks, block_size) for layer in self.layers]
+
+    def forward(
+        self, token_ids: npt.NDArray[np.int32], layout: BatchLayout, caches: list[Cache]
+    ) -> Array:
+        """token_ids int32 [n] → float32 [n, hidden] after the final norm; writes `caches`.
+
+        A row's result depends on its request's tokens up to it, not on how they were divided
+        into steps nor on the other rows.
+        """
+        cos, sin = self._rope.up_to(int(layout.positions.max()) + 1)
+        step = Step(layout, cos, sin)
+        x = self.ops.embedding(token_ids, self.embedding)
+        for layer, cache in zip(self.layers, caches, strict=True):
+            x = layer(x, step, cache)
+        return self.norm(x)
+
+    def logits(self, hidden: Array) -> Array:
+        """hidden [m, hidden] → float32 [m, vocab], the caller's to change in place."""
+        return self.head(hidden)
