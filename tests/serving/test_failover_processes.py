@@ -88,7 +88,7 @@ async def ask_and_kill(running, stub, processes, sent, kill_after: float):
 
     async def read() -> None:
         async for event in stub.Generate(sent):
-            events.append(event)
+            events.append(event)  # noqa: PERF401 -- watched while it grows
 
     reader = asyncio.create_task(read())
     await until(lambda: events, 20)

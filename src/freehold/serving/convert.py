@@ -122,6 +122,6 @@ def error_from_proto(proto: pb.Error) -> FreeholdError:
         param=proto.param or None,
         retry_after_seconds=proto.retry_after_seconds or None,
     )
-    if cls is FreeholdError and proto.status:
+    if cls is FreeholdError and proto.code != FreeholdError.code:
         error.status, error.type, error.code = proto.status, proto.type, proto.code
     return error

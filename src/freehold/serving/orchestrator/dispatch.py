@@ -26,7 +26,7 @@ from freehold.errors import (
 )
 from freehold.rpc.v1 import messages_pb2 as pb
 from freehold.serving.bounds import Bounds, check_generate, check_prompt, prompt_bytes
-from freehold.serving.convert import error_to_proto
+from freehold.serving.convert import error_from_proto, error_to_proto
 from freehold.serving.orchestrator.admission import Admission, Assignment, Ticket
 from freehold.serving.orchestrator.ledger import SequenceGap, StreamLedger
 from freehold.serving.orchestrator.registry import Registry
@@ -59,7 +59,11 @@ class _Stream:
 
 
 class _AttemptFailed(Exception):
-    """This worker will not finish the stream; another one may."""
+    """This worker will not finish the stream; another one may. `told`: the worker's own words."""
+
+    def __init__(self, message: str, told: FreeholdError | None = None) -> None:
+        super().__init__(message)
+        self.told = told
 
 
 class Dispatcher:
@@ -143,6 +147,7 @@ class Dispatcher:
                     return
                 except _AttemptFailed as failure:
                     log.warning("request %s: %s", ledger.request.request_id, failure)
+                    told = failure.told
                 finally:
                     assignment.close()
                 if ledger.finish_reason:  # all tokens came, only the word that it is the end not
@@ -150,7 +155,7 @@ class Dispatcher:
                     return
                 num_failures = 1 if len(ledger.token_ids) > num_tokens else num_failures + 1
                 if num_failures > self._max_redispatches:
-                    raise Unavailable(
+                    raise told or Unavailable(
                         f"{num_failures} workers in a row failed on this request; the last "
                         "emitted token stands, try again later."
                     )
@@ -182,7 +187,7 @@ class Dispatcher:
         try:
             async for event in call:
                 if event.WhichOneof("event") == "error" and event.error.code == Unavailable.code:
-                    raise _AttemptFailed(event.error.message)
+                    raise _AttemptFailed(event.error.message, error_from_proto(event.error))
                 if not ledger.accept(event):
                     continue
                 if event.HasField("token"):
