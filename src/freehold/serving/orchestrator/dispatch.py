@@ -223,6 +223,10 @@ class Dispatcher:
         code = None if error is None else error.code()
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             raise DeadlineExceeded("The deadline passed before the answer was finished.")
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            raise InvalidRequest(
+                "A message of this answer is larger than 16 MiB; ask for fewer prompt logprobs."
+            )
         if code is grpc.StatusCode.UNAVAILABLE:
             self._registry.mark_dead(node, "its connection broke")
         detail = "it is gone" if error is None else f"{code} {error.details()}"

@@ -110,7 +110,8 @@ class Registration:
             draining=self._is_draining(),
         )
         try:
-            reply = await self._stub.Heartbeat(request, timeout=CALL_TIMEOUT_SECONDS)
+            timeout = min(CALL_TIMEOUT_SECONDS, self._lease_seconds)
+            reply = await self._stub.Heartbeat(request, timeout=timeout)
         except grpc.aio.AioRpcError as error:
             log.info("no heartbeat: the orchestrator does not answer (%s)", error.code())
             return True
