@@ -117,7 +117,7 @@ def _yarn_attention_factor(rope: Fields, factor: float) -> float:
 def inverse_frequencies(rope: RopeConfig, dim: int) -> npt.NDArray[np.float32]:
     """float32 [dim / 2], computed in float32 as the models were trained."""
     exponents = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
-    plain: npt.NDArray[np.float32] = np.float32(1) / np.float32(rope.theta) ** exponents
+    plain = (np.float32(1) / np.float32(rope.theta) ** exponents).astype(np.float32)
     if rope.type == "linear":
         return plain / np.float32(rope.factor)
     if rope.type == "llama3":
@@ -141,7 +141,7 @@ def _llama3_frequencies(
 def _yarn_frequencies(
     rope: RopeConfig, plain: npt.NDArray[np.float32], dim: int
 ) -> npt.NDArray[np.float32]:
-    """ "NTK-by-parts": pairs that turn often are kept, those that turn seldom interpolated."""
+    """By parts: pairs that turn often are kept, those that turn seldom interpolated."""
 
     def pair_turning(num_turns: float) -> float:
         waves = rope.original_max_positions / (num_turns * 2 * math.pi)
@@ -153,7 +153,8 @@ def _yarn_frequencies(
     low, high = max(low, 0), min(high, dim - 1)
     width = high - low if high != low else 0.001
     ramp = np.clip((np.arange(dim // 2, dtype=np.float32) - low) / width, 0, 1)
-    return (plain * (1 - ramp) + plain / rope.factor * ramp).astype(np.float32)
+    blended: npt.NDArray[np.float32] = plain * (1 - ramp) + plain / rope.factor * ramp
+    return blended.astype(np.float32)
 
 
 class RopeTables:
