@@ -155,6 +155,24 @@ async def test_an_answer_is_never_continued_by_another_revision():
         assert all(not r.resume_token_ids for r in new.requests)
 
 
+async def test_one_that_waits_for_its_revision_does_not_hold_up_the_others():
+    old, new = FakeWorker(revision="old", token_seconds=0.01), FakeWorker(revision="new")
+    async with orchestrator(grace_seconds=30.0) as (running, stub):
+        async with serving(old, running.address):
+            await registered(running, 1)
+            stuck = asyncio.create_task(collect(stub, request(max_tokens=1000)))
+            await until(lambda: old.num_active == 1)
+            await asyncio.sleep(0.1)
+        async with serving(new, running.address):
+            await registered(running, 1)
+            await until(lambda: running.admission.num_queued == 1)
+            began = time.monotonic()
+            assert len(ids(await collect(stub, request()))) == 20
+            assert time.monotonic() - began < 0.3
+            stuck.cancel()
+            await asyncio.gather(stuck, return_exceptions=True)
+
+
 async def test_the_end_lost_after_the_last_token_is_told_by_the_orchestrator():
     class Silent(FakeWorker):
         async def events(self, request):

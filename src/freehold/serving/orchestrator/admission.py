@@ -133,6 +133,7 @@ class Admission:
         line = self._lines.setdefault(ticket.model, deque())
         line.appendleft(ticket) if first else line.append(ticket)
         self.num_queued += 1
+        self._pump_line(ticket.model)  # those before it may wait for another revision
         left = None if ticket.deadline is None else ticket.deadline - self._clock()
         try:
             async with asyncio.timeout(left):

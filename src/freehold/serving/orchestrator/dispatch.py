@@ -37,6 +37,7 @@ log = logging.getLogger("freehold.orchestrator")
 PREFIX_BYTES = 1024  # of the prompt, that choose the preferred node
 BYTES_A_TOKEN = 4  # for estimates before a worker has tokenized
 ASSUMED_OUTPUT_TOKENS = 1024  # outstanding tokens of a request without max_tokens, and at most
+RETRY_SECONDS = 0.1  # before a third attempt without a new token, doubled before each further one
 DEADLINE_SLACK_SECONDS = 2.0  # after which the orchestrator ends what its worker has not
 
 
@@ -163,6 +164,8 @@ class Dispatcher:
                 ticket.revision = ledger.revision
                 ledger.next_attempt()
                 self.redispatches_total += 1
+                if num_failures > 1:  # a worker's word that it leaves may be on its way
+                    await asyncio.sleep(RETRY_SECONDS * 2 ** (num_failures - 2))
                 assignment = await admission.readmit(ticket)
         except RequestCancelled:
             yield ledger.finished(FinishReason.CANCELLED)
