@@ -18,6 +18,8 @@ CONFIG = EngineConfig(
     block_size=4, num_blocks=200, max_num_requests=16, max_num_batched_tokens=48, max_model_len=512
 )
 
+ENDLESS = {"eos_bias": -30.0, "step_seconds": 0.001}
+
 
 def a_request(i, num_prompt=9, **sampling):
     prompt = [(i * 31 + j * 7) % 250 for j in range(num_prompt)]
@@ -74,7 +76,7 @@ async def test_fifty_concurrent_requests_each_equal_the_naive_loop():
 
 @pytest.mark.parametrize("closes_explicitly", [True, False])
 async def test_leaving_the_iterator_early_frees_the_blocks(closes_explicitly):
-    async with Running(eos_bias=-30.0) as running:
+    async with Running(**ENDLESS) as running:
         request = a_request(1, max_tokens=400)
         if closes_explicitly:
             async with aclosing(running.engine.generate(request)) as events:
@@ -88,7 +90,7 @@ async def test_leaving_the_iterator_early_frees_the_blocks(closes_explicitly):
 
 
 async def test_a_cancelled_consumer_task_frees_the_blocks():
-    async with Running(eos_bias=-30.0) as running:
+    async with Running(**ENDLESS) as running:
         task = asyncio.create_task(collect(running.engine, a_request(1, max_tokens=400)))
         await asyncio.sleep(0.02)
         task.cancel()
@@ -98,7 +100,7 @@ async def test_a_cancelled_consumer_task_frees_the_blocks():
 
 
 async def test_cancel_ends_the_stream_with_its_own_reason():
-    async with Running(eos_bias=-30.0) as running:
+    async with Running(**ENDLESS) as running:
         events = []
         async for event in running.engine.generate(a_request(1, max_tokens=400)):
             events.append(event)
@@ -111,7 +113,7 @@ async def test_cancel_ends_the_stream_with_its_own_reason():
 
 
 async def test_a_deadline_ends_the_stream_in_time():
-    async with Running(eos_bias=-30.0, context=100_000, config=EngineConfig(num_blocks=7000)) as r:
+    async with Running(config=EngineConfig(num_blocks=7000), context=100_000, **ENDLESS) as r:
         request = a_request(1, max_tokens=99_000)
         request.deadline = time.monotonic() + 0.1
         events = await collect(r.engine, request)
@@ -121,7 +123,7 @@ async def test_a_deadline_ends_the_stream_in_time():
 
 
 async def test_an_id_can_be_used_again_at_once_after_leaving():
-    async with Running(eos_bias=-30.0) as running:
+    async with Running(**ENDLESS) as running:
         for seed in range(20):
             async with aclosing(running.engine.generate(a_request(1, max_tokens=300))) as events:
                 async for _ in events:
@@ -136,7 +138,7 @@ async def test_an_id_can_be_used_again_at_once_after_leaving():
 
 
 async def test_a_refused_request_leaves_the_others_alone():
-    async with Running(eos_bias=-30.0) as running:
+    async with Running(**ENDLESS) as running:
         good = asyncio.create_task(collect(running.engine, a_request(1, max_tokens=50)))
         await asyncio.sleep(0)
         with pytest.raises(InvalidRequest, match="running already"):
@@ -153,7 +155,7 @@ class Failing:
     """The toy model, of which forward raises while `fails` is above zero."""
 
     def __init__(self):
-        self._model, _ = toy(eos_bias=-30.0)
+        self._model, _ = toy(**ENDLESS)
         self.fails = 0
 
     def __getattr__(self, name):
@@ -170,18 +172,19 @@ async def test_a_failed_step_fails_its_requests_and_the_engine_goes_on():
     config = EngineConfig(block_size=4, num_blocks=200, max_num_requests=2, max_model_len=512)
     model = Failing()
     async with Running(model, config) as running:
-        streams = [running.engine.generate(a_request(i, max_tokens=60)) for i in range(3)]
+        streams = [running.engine.generate(a_request(i, max_tokens=300)) for i in range(3)]
         for stream in streams[:2]:
             await anext(stream)
         waiting = asyncio.create_task(anext(streams[2]))  # the third has no place yet
-        await asyncio.sleep(0.01)
+        while not running.engine.stats().num_waiting:
+            await asyncio.sleep(0)
         model.fails = 1
         for stream in streams[:2]:
             with pytest.raises(Unavailable, match="send it again"):
                 async for _ in stream:
                     pass
         assert (await waiting).index == 0
-        assert len([e async for e in streams[2]]) == 59
+        assert len([e async for e in streams[2]]) == 299
         assert running.engine.state is AsyncEngineState.RUNNING
         await running.idle()
 
@@ -199,7 +202,7 @@ async def test_an_engine_that_keeps_failing_is_dead_and_says_so():
 
 
 async def test_stop_fails_open_streams_and_joins_the_thread():
-    async with Running(eos_bias=-30.0) as running:
+    async with Running(**ENDLESS) as running:
         task = asyncio.create_task(collect(running.engine, a_request(1, max_tokens=400)))
         await asyncio.sleep(0.01)
         await running.engine.stop()

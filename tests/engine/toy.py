@@ -7,6 +7,7 @@ cache, so that one wrong slot, block table, position or stale block changes ever
 from __future__ import annotations
 
 import codecs
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -30,24 +31,29 @@ def _mix(x):
 
 
 class ToyModel:
-    """`eos_bias` is added to the EOS logits, to end answers soon (or never, below -20)."""
+    """`eos_bias` is added to the EOS logits, to end answers soon (or never, below -20).
+
+    `step_seconds` is slept in each forward, for tests that must catch a request in the middle.
+    """
 
     cache_bytes_per_token = 16
 
-    def __init__(self, vocab_size: int, eos: tuple[int, ...] = (), *, context=512, eos_bias=0.0):
+    def __init__(
+        self, vocab_size: int, eos: tuple[int, ...], context=512, eos_bias=0.0, step_seconds=0.0
+    ):
         self.config = SimpleNamespace(
             vocab_size=vocab_size, max_position_embeddings=context, eos_token_ids=eos
         )
         self.ops = ReferenceOps()  # of which the engine itself calls sample and logprobs
         self.eos_bias = np.float32(eos_bias)
-        self.num_rows: list[int] = []  # of each forward
+        self.step_seconds = step_seconds
 
     def make_caches(self, num_blocks, block_size):
         return [np.full((num_blocks * block_size, 2), -1, np.int64)]
 
     def forward(self, token_ids, layout: BatchLayout, caches):
         (cache,) = caches
-        self.num_rows.append(len(token_ids))
+        time.sleep(self.step_seconds)
         cache[layout.slots] = np.stack([token_ids, layout.positions], axis=1)
         hashes = np.zeros(len(token_ids), np.uint64)
         for r, table in enumerate(layout.block_tables):
@@ -131,9 +137,8 @@ def _byte_chars() -> list[str]:
     return [chars[b] for b in range(256)]
 
 
-def toy(*, context=512, eos_bias=0.0):
-    """A model and its tokenizer."""
+def toy(**options):
+    """A model and its tokenizer; options are ToyModel's."""
     tokenizer = ToyTokenizer()
     vocab_size = tokenizer.vocab_size + NUM_PADDING
-    eos = tuple(tokenizer.eos_token_ids)
-    return ToyModel(vocab_size, eos, context=context, eos_bias=eos_bias), tokenizer
+    return ToyModel(vocab_size, tuple(tokenizer.eos_token_ids), **options), tokenizer

@@ -132,10 +132,10 @@ class AsyncEngine:
             except Exception:  # the engine thread's border: foreign errors end here
                 log.exception("a step of the engine failed")
                 num_failed += 1
-                self._drop_running()
                 if num_failed == MAX_FAILED_STEPS:
                     self._die()
                     return
+                self._drop_running()
 
     def _obey(self) -> bool:
         """Carry out all commands, sleeping on the queue while there is no work."""

@@ -23,10 +23,6 @@ class Scheduled(NamedTuple):
     num_tokens: int  # to compute in this step, from num_computed_tokens on
 
 
-def _needs_many(request: Request) -> bool:
-    return request.num_tokens - request.num_computed_tokens > 1
-
-
 class Scheduler:
     def __init__(
         self, block_manager: BlockManager, *, max_num_requests: int, max_num_batched_tokens: int
@@ -46,12 +42,16 @@ class Scheduler:
         self.waiting.append(request)
 
     def schedule(self) -> list[Scheduled]:
-        """Requests that lack one token get it first; pieces of prompts share what is left,
-        first come first served; then waiting requests come in while blocks and budget last."""
+        """First come, first served, while blocks and budget last.
+
+        A request comes in only when those before it leave budget over. So of the running ones
+        only the last can lack more than one token: the others get theirs before a long prompt
+        takes its piece.
+        """
         self._secure_blocks()
         budget = self.max_num_batched_tokens
         batch = []
-        for request in sorted(self.running, key=_needs_many):  # stable: still by arrival
+        for request in self.running:
             if num_tokens := min(request.num_tokens - request.num_computed_tokens, budget):
                 batch.append(Scheduled(request, num_tokens))
                 budget -= num_tokens
@@ -84,6 +84,8 @@ class Scheduler:
         arrivals = [request.arrival for request in [*self.running, *self.waiting]]
         assert arrivals == sorted(arrivals), "order of arrival"
         assert not any(request.block_table for request in self.waiting)
+        missing = [request.num_tokens - request.num_computed_tokens for request in self.running]
+        assert all(num == 1 for num in missing[:-1]), "a long prompt before others' single tokens"
 
     def _secure_blocks(self) -> None:
         """Oldest first, every running request gets blocks for its newest token."""
