@@ -1,0 +1,1 @@
+"""How the models that Freehold ships are made, from data on disk."""
