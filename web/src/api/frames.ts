@@ -11,6 +11,7 @@ export interface Message {
 export interface ChatRequest {
   readonly model: string;
   readonly messages: readonly Message[];
+  readonly temperature: number;
 }
 
 export type ClientFrame =

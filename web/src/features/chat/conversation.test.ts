@@ -88,7 +88,11 @@ test("the next question goes with the turns before it, less reasoning and unansw
 });
 
 test("figures are measured while streaming, and the gateway's take their place", () => {
-  const streaming = answerAfter(tokens(500, token("a")), tokens(1500, token("b"), token("c")));
+  const streaming = answerAfter(
+    tokens(500, token("a")),
+    tokens(1500, token("b"), token("c")),
+    tokens(9000, token("", "", "stop")),
+  );
   expect(statsOf(streaming)).toEqual({ ttftSeconds: 0.5, tokensPerSecond: 2, numTokens: 3 });
   expect(statsOf({ ...streaming, usage })).toEqual({
     ttftSeconds: 0.25,

@@ -152,12 +152,8 @@ function addToken(answer: Answer, frame: TokenFrame, at: number): Answer {
   const text = answer.text + frame.text;
   const reasoning = answer.reasoning + frame.reasoning;
   const isFirstWord = answer.text.trim() === "" && text.trim() !== "";
-  const timing = {
-    ...answer.timing,
-    firstTokenAt: answer.timing.firstTokenAt ?? at,
-    lastTokenAt: at,
-    numTokens: answer.timing.numTokens + 1,
-  };
+  const isEmpty = frame.text === "" && frame.reasoning === ""; // the frame that only says the end
+  const timing = isEmpty ? answer.timing : timed(answer.timing, at);
   return {
     ...answer,
     text,
@@ -166,6 +162,15 @@ function addToken(answer: Answer, frame: TokenFrame, at: number): Answer {
     finishReason: frame.finishReason ?? answer.finishReason,
     thoughtSeconds: isFirstWord ? thoughtSeconds(answer, at) : answer.thoughtSeconds,
     timing,
+  };
+}
+
+function timed(timing: Timing, at: number): Timing {
+  return {
+    askedAt: timing.askedAt,
+    firstTokenAt: timing.firstTokenAt ?? at,
+    lastTokenAt: at,
+    numTokens: timing.numTokens + 1,
   };
 }
 

@@ -18,6 +18,7 @@ export interface Chat {
 }
 
 const DRAW_EVERY_MS = 33;
+const TEMPERATURE = 0.7; // lively but on the subject; the gateway's own default is 1
 
 export function useChat(apiKey: string | null, onUnauthorized: (apiKey: string) => void): Chat {
   const [turns, dispatch] = useReducer(change, null, keptConversation);
@@ -45,7 +46,7 @@ export function useChat(apiKey: string | null, onUnauthorized: (apiKey: string) 
       if (stream.current === null || apiKey === null) return;
       const tokens = gatherTokens((frames, at) => dispatch({ type: "tokens", frames, at }));
       const stopAsking = stream.current.ask(
-        { model, messages: toMessages(conversation) },
+        { model, messages: toMessages(conversation), temperature: TEMPERATURE },
         {
           token: tokens.add,
           usage: (frame) => {
