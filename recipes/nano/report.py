@@ -1,4 +1,7 @@
-"""Writes report.json and REPORT.md beside the recipe: scores, training figures, machine, command."""
+"""Writes report.json and REPORT.md beside the recipe.
+
+Scores, training figures, machine and command, as measured; knows nothing of how they came about.
+"""
 
 import argparse
 import json

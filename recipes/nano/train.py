@@ -27,6 +27,7 @@ WARMUP_STEPS = 60
 EASY_SHARE = 0.25  # part of the run over which chats grow from short to full
 PROMPT_SHARE, PROMPT_WEIGHT = 0.12, 0.3
 BALANCE_RATE = 0.005
+LOG_STEPS = 25
 SAVE_SECONDS = 240.0
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # ids and weights, each [batch, length]
@@ -35,9 +36,8 @@ Batch = tuple[torch.Tensor, torch.Tensor]  # ids and weights, each [batch, lengt
 def pool_of_batches(tokenizer: Tokenizer, seed: int, pool: int, ease: float) -> list[Batch]:
     """Pool number `pool` of the stream: chats in batches of nearly equal length, shuffled."""
     rng = random.Random(f"{seed}/pool/{pool}")
-    rows = []
-    for index in range(pool * POOL, (pool + 1) * POOL):
-        rows.append(encode_chat(tokenizer, data.chat(seed, index, ease)))
+    indices = range(pool * POOL, (pool + 1) * POOL)
+    rows = [encode_chat(tokenizer, data.chat(seed, index, ease)) for index in indices]
     rows.sort(key=lambda row: -len(row[0]))
     batches, start = [], 0
     while start < len(rows):  # longest first, so that the first row of a batch sets its length
@@ -120,12 +120,53 @@ def stream(
         pool += 1
 
 
+class Log:
+    """train.jsonl: one row every `LOG_STEPS` steps, means since the row before."""
+
+    def __init__(self, path: Path, clock: Clock, tokens: int) -> None:
+        self.file = path.open("a", encoding="utf-8")
+        self.clock = clock
+        self.losses: list[float] = []
+        self.mark = (clock.spent(), tokens)
+
+    def step(self, at: dict[str, float], said: float, imbalance: float) -> None:
+        """Count one step whose loss on the assistant's words is `said`."""
+        self.losses.append(said)
+        if len(self.losses) < LOG_STEPS:
+            return
+        spent, tokens = self.clock.spent(), int(at["tokens"])
+        row = {
+            "step": at["step"],
+            "seconds": round(spent, 1),
+            "tokens": tokens,
+            "said_loss": round(sum(self.losses) / len(self.losses), 4),
+            "tokens_per_second": round((tokens - self.mark[1]) / (spent - self.mark[0])),
+            "imbalance": round(imbalance, 2),
+        }
+        self.file.write(json.dumps(row) + "\n")
+        self.file.flush()
+        self.losses, self.mark = [], (spent, tokens)
+
+
+def descend(model: Nano, optimizers: list[torch.optim.Optimizer], batch: Batch, lr: float) -> float:
+    """One step at the share `lr` of the peak rates; returns the loss on the assistant's words."""
+    loss, said = loss_of(model, batch)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * lr
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return said
+
+
 def train(tokenizer: Tokenizer, folder: Path, minutes: float, seed: int) -> dict[str, float]:
     """Train until `minutes` are spent in all; resumes from `folder`/state.pt. Returns figures."""
     torch.manual_seed(seed)
     model = Nano(NanoConfig(vocab_size=tokenizer.get_vocab_size()))
     optimizers = make_optimizers(model, PEAK_LR)
-    at = {"step": 0, "pool": 0, "tokens": 0, "spent": 0.0}
+    at: dict[str, float] = {"step": 0, "pool": 0, "tokens": 0, "spent": 0.0}
     path = folder / "state.pt"
     if path.exists():
         state = torch.load(path, weights_only=True)
@@ -134,42 +175,19 @@ def train(tokenizer: Tokenizer, folder: Path, minutes: float, seed: int) -> dict
             optimizer.load_state_dict(saved)
         at = {**state["at"], "pool": state["at"]["pool"] + 1}
     clock = Clock(minutes * 60, at["spent"])
-    saved_at, said_sum, said_count, mark = clock.spent(), 0.0, 0, (clock.spent(), at["tokens"])
-    log = (folder / "train.jsonl").open("a", encoding="utf-8")
-    for at["pool"], batch in stream(tokenizer, seed, at["pool"], clock):
+    log = Log(folder / "train.jsonl", clock, int(at["tokens"]))
+    for pool, batch in stream(tokenizer, seed, int(at["pool"]), clock):
         if clock.share() >= 1.0:
             break
-        share = learning_rate_share(at["step"], clock.share())
-        loss, said = loss_of(model, batch)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak_lr"] * share
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        imbalance = max(m.balance(BALANCE_RATE * share) for m in model.routers())
-        at["step"] += 1
-        at["tokens"] += int(batch[0].numel())
-        said_sum, said_count = said_sum + said, said_count + 1
-        if at["step"] % 25 == 0:
-            spent = clock.spent()
-            row = {
-                "step": at["step"],
-                "seconds": round(spent, 1),
-                "tokens": at["tokens"],
-                "said_loss": round(said_sum / said_count, 4),
-                "tokens_per_second": round((at["tokens"] - mark[1]) / (spent - mark[0])),
-                "lr_share": round(share, 4),
-                "imbalance": round(imbalance, 2),
-            }
-            log.write(json.dumps(row) + "\n")
-            log.flush()
-            said_sum, said_count, mark = 0.0, 0, (spent, at["tokens"])
-        if clock.spent() - saved_at > SAVE_SECONDS:
-            at["spent"] = saved_at = clock.spent()
+        lr = learning_rate_share(int(at["step"]), clock.share())
+        said = descend(model, optimizers, batch, lr)
+        imbalance = max(m.balance(BALANCE_RATE * lr) for m in model.routers())
+        at["pool"], at["step"] = pool, at["step"] + 1
+        at["tokens"] += batch[0].numel()
+        log.step(at, said, imbalance)
+        if clock.spent() - at["spent"] > SAVE_SECONDS:
+            at["spent"] = clock.spent()
             save(path, model, optimizers, at)
     at["spent"] = clock.spent()
     save(path, model, optimizers, at)
-    log.close()
-    return {k: float(v) for k, v in at.items()}
+    return at
