@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
-import json
 
 import numpy as np
 import pytest
@@ -16,8 +15,8 @@ transformers = pytest.importorskip("transformers")
 from tests.model import tiny  # noqa: E402
 from tests.model.paging import PagedRun, greedy, in_chunks  # noqa: E402
 
-from freehold.model.architectures import build_model  # noqa: E402
 from freehold.model.config import SUPPORTED_ARCHITECTURES  # noqa: E402
+from freehold.model.loading import load_model  # noqa: E402
 from freehold.model.model import Step  # noqa: E402
 from freehold.model.rope import RopeTables  # noqa: E402
 from freehold.ops import BatchLayout  # noqa: E402
@@ -81,9 +80,7 @@ def transformers_model(checkpoint, tmp_path_factory):
 
 
 def load(path, ops="reference", quantize=None):
-    config_json = json.loads((path / "config.json").read_text())
-    tensors = tiny.Tensors(tiny.read_tensors(path / "model.safetensors"))
-    return build_model(config_json, tensors, ops=create(ops, num_threads=1), quantize=quantize)
+    return load_model(path, ops=create(ops, num_threads=1), quantize=quantize)
 
 
 def wanted_logits(model, tokens: np.ndarray) -> np.ndarray:

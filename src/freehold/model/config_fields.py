@@ -41,8 +41,8 @@ class Fields:
     ) -> int:
         """A whole number in [low, high]; absent or null gives the default, if there is one."""
         value = self.values.get(name)
-        if value is None and default is not None:
-            return default
+        if value is None:
+            value = default
         if type(value) is not int or not low <= value <= high:
             raise self.wrong(name, f"a whole number from {low} to {high}")
         return value
