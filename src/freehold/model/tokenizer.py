@@ -216,8 +216,8 @@ def _surround(
 ) -> tuple[list[int], list[int]] | None:
     """What add_bos_token and add_eos_token ask for; None where neither is said.
 
-    Where one of them is said it rules over the post-processor of tokenizer.json, as in
-    transformers: DeepSeek's files state their BOS only here.
+    Where one of them is said it rules over the post-processor of tokenizer.json, as it did in
+    transformers 4 for Llama's tokenizer class: DeepSeek's files state their BOS only here.
     """
     asked = {name: settings.get(f"add_{name}") for name in ("bos_token", "eos_token")}
     if all(value is None for value in asked.values()):
