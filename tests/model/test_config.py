@@ -15,7 +15,8 @@ from tests.model import tiny
 
 from freehold.errors import CheckpointError, UnsupportedArchitecture
 from freehold.model.config import SUPPORTED_ARCHITECTURES, ModelConfig, kv_bytes_per_token
-from freehold.model.rope import inverse_frequencies
+from freehold.model.rope import RopeTables, inverse_frequencies
+from freehold.ops.reference import ReferenceOps
 
 RELEASED = Path(
     os.environ.get("FREEHOLD_DATA", Path(__file__).parents[3] / "shared" / "data")
@@ -192,6 +193,17 @@ def test_cache_bytes_of_released_shapes():
     }
     assert kv_bytes_per_token(ModelConfig.from_dict(llama)) == 131072  # Llama 3.1 8B
     assert kv_bytes_per_token(ModelConfig.from_dict(llama), bytes_per_value=4) == 262144
+
+
+def test_rope_tables_keep_their_values_as_they_grow():
+    rope = ModelConfig.from_dict(tiny.VARIANTS["deepseek_v3_yarn"]).rope
+    tables = RopeTables(rope, 8, ReferenceOps())
+    small = [table.copy() for table in tables.up_to(3)]
+    grown = tables.up_to(5000)
+    assert len(grown[0]) >= 5000 > len(small[0]) >= 3
+    for before, after in zip(small, grown, strict=True):
+        assert np.array_equal(before, after[: len(before)])
+    assert all(np.array_equal(a, b) for a, b in zip(tables.up_to(10), grown, strict=True))
 
 
 @pytest.mark.parametrize(("stored", "ids"), [([1, 5], (1, 5)), (7, (7,)), (None, ()), ([], ())])

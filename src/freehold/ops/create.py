@@ -26,9 +26,13 @@ def create(name: OpsName = "auto", num_threads: int | None = None) -> Ops:
         return ReferenceOps()
     if not is_built:
         raise ConfigError(
-            "The native library is not built: run `make build`, or choose --ops reference.",
+            "The native library is not built: install Freehold again, or choose --ops reference.",
             param="ops",
         )
-    from freehold.ops.native import NativeOps
-
+    try:
+        from freehold.ops.native import NativeOps
+    except ImportError as error:
+        raise ConfigError(
+            f"The native library cannot be loaded; build it again. ({error})", param="ops"
+        ) from error
     return NativeOps(num_threads)

@@ -137,7 +137,7 @@ class ReferenceOps:
 
     def rms_norm(self, x: F32, weight: F32, eps: float) -> F32:
         x = np.ascontiguousarray(x)
-        mean_square: F32 = np.mean(x * x, axis=-1, keepdims=True)
+        mean_square = np.mean(x * x, axis=-1, keepdims=True, dtype=np.float32)
         root: F32 = np.sqrt(mean_square + np.float32(eps))
         return x / root * weight
 
