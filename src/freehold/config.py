@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import (
@@ -24,7 +24,7 @@ from freehold.types import WeightFormat
 
 def shipped_model() -> Path:
     """The directory of freehold-nano, the small model inside the package."""
-    return Path(__file__).parent / "models" / "freehold-nano"
+    return Path(__file__).parent / "models" / "nano"
 
 
 class Settings(BaseSettings):
@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     quantize: WeightFormat = Field(
         WeightFormat.BF16, description="How weights are held in memory: bf16, int8 or int4."
     )
-    ops: str = Field("auto", pattern="^(auto|native|reference)$", description="Compute backend.")
+    ops: Literal["auto", "native", "reference"] = Field("auto", description="Compute backend.")
     threads: int = Field(0, ge=0, le=1024, description="Kernel threads; 0: one a core.")
     context: int | None = Field(
         None, ge=16, le=10_000_000, description="Longest context served; the model's own if unset."
@@ -49,6 +49,14 @@ class Settings(BaseSettings):
     port: int = Field(8080, ge=0, le=65535, description="Port the gateway listens on; 0: any.")
     workers: int = Field(1, ge=1, le=64, description="Workers started on this machine.")
     max_queue: int = Field(256, ge=1, le=100_000, description="Requests that may wait.")
+
+    @property
+    def public_name(self) -> str:
+        """The name clients ask for."""
+        if self.name:
+            return self.name
+        is_shipped = self.model.resolve() == shipped_model().resolve()
+        return "freehold-nano" if is_shipped else self.model.resolve().name
 
     @classmethod
     def settings_customise_sources(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +35,7 @@ class _Chat:
     options: dict[str, Any]
     messages: list[dict[str, str]] = field(default_factory=list)
 
-    def deltas(self) -> Iterator[dict[str, Any]]:
+    def deltas(self) -> Generator[dict[str, Any], None, None]:
         """Stream one answer to `messages`; closing the iterator disconnects, which cancels it."""
         body = {"model": self.model, "messages": self.messages, "stream": True, **self.options}
         body["stream_options"] = {"include_usage": True}

@@ -10,8 +10,9 @@ from typing import Annotated
 
 import typer
 
-from freehold.engine import Engine, EngineConfig, Request, load_engine
+from freehold.engine import EngineConfig, LoadedEngine, Request, load_engine
 from freehold.errors import InvalidRequest
+from freehold.ops.create import OpsName, create
 from freehold.types import ChatMessage, SamplingParams, TokenEvent, WeightFormat
 
 app = typer.Typer()
@@ -25,7 +26,7 @@ def generate(
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Same seed, same answer.")] = 0,
     quantize: Annotated[WeightFormat, typer.Option(help="Weights held as.")] = WeightFormat.BF16,
-    ops: Annotated[str, typer.Option(help="auto, native or reference.")] = "auto",
+    ops: Annotated[OpsName, typer.Option(help="auto, native or reference.")] = "auto",
     threads: Annotated[int, typer.Option(help="Kernel threads; 0: one a core.")] = 0,
     raw: Annotated[bool, typer.Option("--raw", help="No chat template.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object with figures.")] = False,
@@ -35,16 +36,16 @@ def generate(
     sampling.check()
     text = sys.stdin.read() if prompt == "-" else prompt
     started = time.perf_counter()
-    engine = load_engine(
+    model = load_engine(
         directory,
         quantize=quantize,
-        ops=ops,
-        num_threads=threads or None,
+        ops=create(ops, num_threads=threads or None),
         config=EngineConfig(max_num_requests=1),
     )
+    engine = model.engine
     loaded = time.perf_counter()
-    rendered = text if raw else engine.render_chat([ChatMessage("user", text)])
-    prompt_ids = engine.tokenizer.encode(rendered, add_special_tokens=raw)
+    rendered = text if raw else model.chat_template.render([ChatMessage("user", text)])
+    prompt_ids = model.tokenizer.encode(rendered, add_special_tokens=raw)
     if not prompt_ids:
         raise InvalidRequest("The prompt is empty; give at least one character.", param="prompt")
     engine.add(Request("generate", prompt_ids, sampling))
@@ -60,7 +61,7 @@ def generate(
     if as_json:
         print(
             json.dumps(
-                _report(engine, events, len(prompt_ids), loaded - started, ttft_seconds, seconds),
+                _report(model, events, len(prompt_ids), loaded - started, ttft_seconds, seconds),
                 ensure_ascii=False,
             )
         )
@@ -69,7 +70,7 @@ def generate(
 
 
 def _report(
-    engine: Engine,
+    model: LoadedEngine,
     events: list[TokenEvent],
     num_prompt_tokens: int,
     load_seconds: float,
@@ -87,5 +88,5 @@ def _report(
         "load_seconds": round(load_seconds, 4),
         "ttft_seconds": round(ttft_seconds, 4),
         "tokens_per_second": round((len(ids) - 1) / decode_seconds, 2) if len(ids) > 1 else None,
-        "ops": engine.ops_name,
+        "revision": model.revision,
     }

@@ -70,7 +70,7 @@ async def _serve(settings: Settings, key: str) -> None:
 
 
 def _say_where(settings: Settings, url: str, key: str) -> None:
-    model = model_name(settings)
+    model = settings.public_name
     print(
         f"""
 Freehold serves {model}.
@@ -87,10 +87,6 @@ Logs are in {log_directory(settings)}. Ctrl-C stops everything.
 """,
         flush=True,
     )
-
-
-def model_name(settings: Settings) -> str:
-    return settings.name or settings.model.resolve().name
 
 
 def log_directory(settings: Settings) -> Path:
@@ -118,7 +114,7 @@ def _house(settings: Settings) -> HouseSpec:
     freehold = [sys.executable, "-m", "freehold"]
     worker = [
         *(*freehold, "worker", "--orchestrator", "{orchestrator}", "--port", "0"),
-        *("--model", str(settings.model), "--name", model_name(settings)),
+        *("--model", str(settings.model), "--name", settings.public_name),
         *("--quantize", settings.quantize.value, "--ops", settings.ops),
         *("--threads", str(_threads_a_worker(settings))),
         *(("--context", str(settings.context)) if settings.context else ()),

@@ -47,7 +47,7 @@ def worker(
     is_upstream = upstream_url is not None
     settings = WorkerSettings(
         model=None if is_upstream else chosen.model,
-        name=chosen.name,
+        name=upstream_model if is_upstream and not chosen.name else chosen.public_name,
         host=host,
         port=port,
         orchestrator=orchestrator,

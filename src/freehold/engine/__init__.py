@@ -3,6 +3,7 @@
 from freehold.engine.async_engine import AsyncEngine, AsyncEngineState
 from freehold.engine.config import EngineConfig
 from freehold.engine.engine import Engine
+from freehold.engine.loading import LoadedEngine, load_engine
 from freehold.engine.request import Request, RequestState
 from freehold.engine.stats import EngineStats
 
@@ -12,6 +13,8 @@ __all__ = [
     "Engine",
     "EngineConfig",
     "EngineStats",
+    "LoadedEngine",
     "Request",
     "RequestState",
+    "load_engine",
 ]

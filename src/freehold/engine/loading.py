@@ -1,0 +1,56 @@
+"""From a checkpoint directory to an engine with its tokenizer and chat template.
+
+The memory check comes before any weight is read. Knows no requests. Read `engine.py` next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from freehold.engine.config import EngineConfig
+from freehold.engine.engine import Engine
+from freehold.model.architectures import build_model
+from freehold.model.chat_template import ChatTemplate
+from freehold.model.checkpoint import Checkpoint
+from freehold.model.memory import available_bytes, check_fits
+from freehold.model.tokenizer import Tokenizer
+from freehold.ops import Ops
+from freehold.ops.create import create
+from freehold.types import WeightFormat
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedEngine:
+    """`revision` names checkpoint and weight format: two engines of one revision give the same
+    tokens on the same instruction set."""
+
+    engine: Engine
+    tokenizer: Tokenizer
+    chat_template: ChatTemplate
+    revision: str
+    architecture: str
+    weight_format: str
+
+
+def load_engine(
+    path: str | Path,
+    *,
+    quantize: WeightFormat | None = None,
+    ops: Ops | None = None,
+    config: EngineConfig | None = None,
+) -> LoadedEngine:
+    """Read a Hugging Face directory. Raises CheckpointError, UnsupportedArchitecture, and
+    NotEnoughMemory with both figures before loading."""
+    checkpoint = Checkpoint.open(path)
+    tokenizer = Tokenizer.load(path)
+    chat_template = ChatTemplate.load(path, tokenizer)
+    check_fits(path, quantize)
+    ops = ops or create()
+    model = build_model(checkpoint.config, checkpoint, ops=ops, quantize=quantize)
+    weight_format = (quantize or WeightFormat.BF16).value
+    revision = f"{checkpoint.digest()[:16]}-{weight_format}"
+    engine = Engine(model, tokenizer, config, revision=revision, available_bytes=available_bytes())
+    return LoadedEngine(
+        engine, tokenizer, chat_template, revision, model.config.architecture, weight_format
+    )
