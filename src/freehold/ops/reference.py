@@ -144,8 +144,8 @@ class ReferenceOps:
     def silu_and_mul(self, gate_up: F32) -> F32:
         gate, up = np.split(gate_up, 2, axis=-1)
         with np.errstate(over="ignore"):  # exp(-gate) may be inf: silu is then -0, as it should be
-            result: F32 = gate / (np.float32(1) + np.exp(-gate)) * up
-        return result
+            denominator: F32 = np.float32(1) + np.exp(-gate)
+        return gate / denominator * up
 
     def rope(self, x: F32, positions: I32, cos: F32, sin: F32, interleaved: bool = False) -> F32:
         c, s = cos[positions][:, None, :], sin[positions][:, None, :]  # [n, 1, dim / 2]
