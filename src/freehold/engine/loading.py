@@ -45,7 +45,7 @@ def load_engine(
     checkpoint = Checkpoint.open(path)
     tokenizer = Tokenizer.load(path)
     chat_template = ChatTemplate.load(path, tokenizer)
-    check_fits(path, quantize)
+    check_fits(path, quantize, context=config.max_model_len if config else None)
     ops = ops or create()
     model = build_model(checkpoint.config, checkpoint, ops=ops, quantize=quantize)
     weight_format = (quantize or WeightFormat.BF16).value
