@@ -30,11 +30,13 @@ class Process:
         self._process: asyncio.subprocess.Process | None = None
         self.address = ""
 
+    def command(self, port: str) -> list[str]:
+        return [*self._command, "--port", port]
+
     async def start(self) -> None:
         port = self.address.rpartition(":")[2] or "0"
         self._process = await asyncio.create_subprocess_exec(
-            *self._command,
-            *("--port", port),
+            *self.command(port),
             stdout=asyncio.subprocess.PIPE,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
@@ -82,17 +84,19 @@ def assert_whole(events) -> None:
     assert events[-1].finished.num_output_tokens == len(sequences)
 
 
-async def ask_and_kill(running, stub, processes, sent, kill_after: float):
-    """The answer to `sent`, while its worker is killed after so many seconds of streaming."""
+async def ask_and_kill(running, stub, processes, sent, kill_at: int):
+    """The answer to `sent`, while its worker is killed as soon as so many events are here."""
     events: list[pb.GenerateEvent] = []
+    is_there = asyncio.Event()
 
     async def read() -> None:
         async for event in stub.Generate(sent):
-            events.append(event)  # noqa: PERF401 -- watched while it grows
+            events.append(event)
+            if len(events) == kill_at:
+                is_there.set()
 
     reader = asyncio.create_task(read())
-    await until(lambda: events, 20)
-    await asyncio.sleep(kill_after)
+    await asyncio.wait_for(is_there.wait(), 30)
     assert not reader.done(), "the answer ended before the kill"
     victim = processes[serving_address(running)]
     victim.send(signal.SIGKILL)
@@ -110,8 +114,8 @@ async def test_twenty_kills_of_a_worker_in_mid_stream_lose_and_repeat_no_token()
         await registered(running, 2)
         for k in range(NUM_KILLS):
             sent = request(text=f"prompt {dice.random()}", max_tokens=150, seed=k)
-            kill_after = dice.uniform(0.0, 0.2)
-            events, victim = await ask_and_kill(running, stub, processes, sent, kill_after)
+            kill_at = dice.randint(1, 120)
+            events, victim = await ask_and_kill(running, stub, processes, sent, kill_at)
             assert_whole(events)
             assert ids(events) == expected_ids(sent)
             assert texts(events)[0] == "".join(map(text_of, expected_ids(sent)))
@@ -134,8 +138,8 @@ async def test_twenty_kills_of_a_real_worker_continue_ids_text_and_reasoning():
             whole = await collect(stub, sent)
             assert_whole(whole)
             sent.request_id += "-again"
-            kill_after = dice.uniform(0.0, 0.25)
-            events, victim = await ask_and_kill(running, stub, processes, sent, kill_after)
+            kill_at = dice.randint(1, 100)
+            events, victim = await ask_and_kill(running, stub, processes, sent, kill_at)
             assert_whole(events)
             assert ids(events) == ids(whole)
             assert texts(events) == texts(whole)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from freehold.engine.loading import LoadedEngine, load_engine
+from freehold.engine import LoadedEngine, load_engine
 from freehold.errors import TemplateError
 from freehold.serving.worker.engine_backend import LoadedModel, Loader
 from freehold.serving.worker.prompt import Template
@@ -51,4 +51,6 @@ def template_knows_tags(template: Template) -> bool:
         rendered = template.render([question, answer, question])
     except TemplateError:
         return False
-    return rendered.rstrip().endswith(OPEN) or "reasoning" not in rendered
+    return rendered.rstrip().endswith(OPEN) or (
+        "answer" in rendered and "reasoning" not in rendered
+    )
