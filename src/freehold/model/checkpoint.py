@@ -8,6 +8,7 @@ nothing of architectures; pickle files are recognised by name and never opened. 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +17,7 @@ import numpy as np
 
 from freehold.errors import CheckpointError
 from freehold.model import json_file
+from freehold.model.json_file import shown
 from freehold.model.safetensors_file import SafetensorsFile, TensorInfo
 
 SINGLE: Final = "model.safetensors"
@@ -61,7 +63,7 @@ class Checkpoint:
         for name, file in weight_map.items():
             if name not in shards[file].tensors:
                 raise CheckpointError(
-                    f"{INDEX} says that tensor {name} is in {file}, which does not have it."
+                    f"{INDEX} says that tensor {shown(name)} is in {file}, which does not have it."
                 )
         return cls(directory, config, generation_config, shards, weight_map)
 
@@ -115,7 +117,7 @@ class Checkpoint:
 
     def _shard(self, name: str) -> SafetensorsFile:
         if (file := self._shard_of.get(name)) is None:
-            raise CheckpointError(f"The checkpoint has no tensor {name}.")
+            raise CheckpointError(f"The checkpoint has no tensor {shown(name)}.")
         return self._shards[file]
 
 
@@ -131,7 +133,7 @@ def _check_directory(directory: Path) -> bool:
         ) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise CheckpointError(f"{directory} cannot be read: {reason}.") from None
+        raise CheckpointError(f"{str(directory)!r} cannot be read: {reason}.") from None
     if not names:
         raise CheckpointError(f"The model directory {directory} is empty.")
     return SINGLE in names or INDEX in names
@@ -176,7 +178,7 @@ def _read_index(directory: Path) -> dict[str, str]:
         # Only a plain name: a path could reach any file of this machine.
         if not isinstance(file, str) or not file.endswith(".safetensors") or not _is_plain(file):
             raise CheckpointError(
-                f"{INDEX} puts tensor {name} into {file!r}, which is not the plain name of a "
+                f"{INDEX} puts tensor {shown(name)} into {shown(json.dumps(file))}, which is not the plain name of a "
                 ".safetensors file in the same directory."
             )
     return weight_map

@@ -89,3 +89,9 @@ def json_type(value: object) -> str:
     if isinstance(value, str):
         return "a string"
     return "an array" if isinstance(value, list) else "an object"
+
+
+def shown(text: str) -> str:
+    """What a file says, such as a name, as it can stand in a one-line message."""
+    text = text if len(text) <= 120 else f"{text[:117]}..."
+    return text if text.isprintable() else repr(text)[1:-1]

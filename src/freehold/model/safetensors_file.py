@@ -27,7 +27,7 @@ import ml_dtypes
 import numpy as np
 
 from freehold.errors import CheckpointError
-from freehold.model.json_file import json_type
+from freehold.model.json_file import json_type, shown
 
 MAX_HEADER_BYTES: Final = 100_000_000  # the library's bound
 MAX_DIMENSIONS: Final = 32  # NumPy 1's; NumPy 2 has 64
@@ -204,7 +204,7 @@ def parse_header(
         if info.offset != end:
             what = "overlaps the tensor before it" if info.offset < end else "leaves a hole"
             _malformed(
-                file, f"tensor {_short(info.name)} {what} at byte {info.offset - data_start:,}"
+                file, f"tensor {shown(info.name)} {what} at byte {info.offset - data_start:,}"
             )
         end += info.num_bytes
     if end > file_bytes:
@@ -247,7 +247,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(entries) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{_short(twice)} is given twice in the header")
+        raise ValueError(f"{shown(twice)} is given twice in the header")
     return entries
 
 
@@ -277,12 +277,12 @@ def _check_metadata(value: object, file: str) -> dict[str, str]:
 
 
 def _check_entry(name: str, entry: object, data_start: int, file: str) -> TensorInfo:
-    label = f"tensor {_short(name)}"
+    label = f"tensor {shown(name)}"
     if not isinstance(entry, dict):
         _malformed(file, f"the entry of {label} is {json_type(entry)}, not an object")
     dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
     if not isinstance(dtype, str) or dtype not in BITS:
-        given = _short(json.dumps(dtype))
+        given = shown(json.dumps(dtype))
         _malformed(file, f"the dtype of {label} is {given}, none of {', '.join(BITS)}")
     if not _are_sizes(shape):
         _malformed(file, f"the shape of {label} is not an array of sizes")
@@ -325,12 +325,6 @@ def _is_deeper(values: list[Any], limit: int) -> bool:
             return False
         values = [x for each in nested for x in (each.values() if isinstance(each, dict) else each)]
     return any(isinstance(value, list | dict) for value in values)
-
-
-def _short(text: str) -> str:
-    """A name out of the file as it can stand in a one-line message."""
-    text = text if len(text) <= 120 else f"{text[:117]}..."
-    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def _malformed(file: str, what: str) -> NoReturn:
