@@ -1,7 +1,6 @@
 """The fixture `house`; see house.py."""
 
 import pytest_asyncio
-
 from tests.serving.gateway.house import keeping_house
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import httpx
 import openai
+from tests.serving.gateway.fake_orchestrator import FakeOrchestrator, serving
 
 from freehold.serving.gateway import Gateway, GatewaySettings, serve
-from tests.serving.gateway.fake_orchestrator import FakeOrchestrator, serving
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 

@@ -5,14 +5,6 @@ from __future__ import annotations
 import openai
 import pytest
 from pydantic import BaseModel
-
-from freehold.errors import (
-    ContextLengthExceeded,
-    DeadlineExceeded,
-    FreeholdError,
-    Overloaded,
-    Unavailable,
-)
 from tests.serving.gateway.fake_orchestrator import (
     CACHED_TOKENS,
     DEFAULT_TOKENS,
@@ -22,6 +14,14 @@ from tests.serving.gateway.fake_orchestrator import (
     answer,
 )
 from tests.serving.gateway.house import MESSAGES, until
+
+from freehold.errors import (
+    ContextLengthExceeded,
+    DeadlineExceeded,
+    FreeholdError,
+    Overloaded,
+    Unavailable,
+)
 
 
 async def test_chat_answers_with_usage_and_revision(house):
@@ -251,11 +251,15 @@ async def test_an_error_after_the_first_token_ends_the_stream(house):
     stream = await house.openai.chat.completions.create(
         model=MODEL, messages=MESSAGES, stream=True, seed=1
     )
-    text = ""
-    with pytest.raises(openai.APIError, match="Gone"):
+    texts: list[str] = []
+
+    async def read() -> None:
         async for chunk in stream:
-            text += chunk.choices[0].delta.content or ""
-    assert text == answer(1, 3)
+            texts.append(chunk.choices[0].delta.content or "")  # noqa: PERF401 (it raises half-way)
+
+    with pytest.raises(openai.APIError, match="Gone"):
+        await read()
+    assert "".join(texts) == answer(1, 3)
 
 
 @pytest.mark.parametrize("reason", ["deadline", "cancelled"])

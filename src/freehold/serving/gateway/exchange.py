@@ -34,6 +34,8 @@ _EVENT_STREAM: Headers = (
     (b"cache-control", b"no-cache, no-store"),
     (b"x-accel-buffering", b"no"),  # nginx would hold tokens back
 )
+LINGER_SECONDS = 1.0
+LINGER_BODIES = 4  # times the largest body
 DONE = b"data: [DONE]\n\n"
 
 
@@ -86,10 +88,27 @@ class Exchange:
 
     async def reply_error(self, error: FreeholdError) -> None:
         """Before the answer started: status and error object. After: nothing can be said."""
-        headers = error_headers(error)
-        if error.status in (408, 413):  # the rest of the body is not wanted
-            headers.append((b"connection", b"close"))
-        await self.reply_json({"error": error_object(error)}, error.status, headers)
+        body = orjson.dumps({"error": error_object(error)})
+        headers = [_JSON, _NO_STORE, *error_headers(error)]
+        if error.status not in (408, 413):
+            await self.reply(error.status, body, headers)
+            return
+        # The rest of the body is not wanted. Closing at once would reset the connection and take
+        # the answer with it, so a little more is read and thrown away.
+        length = (b"content-length", str(len(body)).encode())
+        await self._start(error.status, [*headers, length, (b"connection", b"close")])
+        await self._put({"type": "http.response.body", "body": body, "more_body": True})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                await self._discard(LINGER_BODIES * self._settings.max_body_bytes)
+        await self._put({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _discard(self, num_bytes: int) -> None:
+        while num_bytes > 0:
+            message = await self._receive()
+            num_bytes -= len(message.get("body", b""))
+            if not message.get("more_body", False):
+                return
 
     async def start_events(self) -> None:
         await self._start(200, _EVENT_STREAM)
