@@ -1,0 +1,71 @@
+// Which kernel table this CPU can run; FREEHOLD_ISA forces one.
+
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+#include "cpu.h"
+
+namespace freehold {
+
+extern const Kernels kernels_scalar;
+#ifdef HAS_AVX2
+extern const Kernels kernels_avx2;
+#endif
+#ifdef HAS_AVX512
+extern const Kernels kernels_avx512;
+#endif
+
+namespace {
+
+bool always() { return true; }
+#ifdef HAS_AVX2
+// GCC's check covers the operating system's part (XCR0) too.
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("f16c");
+}
+#endif
+#ifdef HAS_AVX512
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
+}
+#endif
+
+struct Entry {
+  const Kernels* kernels;
+  bool (*is_supported)();
+};
+
+const Entry kEntries[] = {  // best first
+#ifdef HAS_AVX512
+    {&kernels_avx512, has_avx512},
+#endif
+#ifdef HAS_AVX2
+    {&kernels_avx2, has_avx2},
+#endif
+    {&kernels_scalar, always},
+};
+
+}  // namespace
+
+std::string available_isas() {
+  std::string all;
+  for (const Entry& entry : kEntries)
+    if (entry.is_supported()) all += (all.empty() ? "" : ", ") + std::string(entry.kernels->name);
+  return all;
+}
+
+const Kernels& choose_kernels(const std::string& isa) {
+  const char* forced = std::getenv("FREEHOLD_ISA");
+  const std::string wanted = isa.empty() && forced ? forced : isa;
+  for (const Entry& entry : kEntries)
+    if ((wanted.empty() || wanted == entry.kernels->name) && entry.is_supported())
+      return *entry.kernels;
+  throw std::invalid_argument("Instruction set '" + wanted + "' is not to be had here: this CPU runs " +
+                              available_isas() + ".");
+}
+
+}  // namespace freehold
