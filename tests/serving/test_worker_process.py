@@ -69,7 +69,7 @@ def chat_request(seed: int, prompt: str, max_tokens=400) -> pb.GenerateRequest:
     return sent
 
 
-@pytest.mark.parametrize("ops", ["reference"])
+@pytest.mark.parametrize("ops", ["reference", "native"])
 async def test_twenty_kills_of_workers_on_a_checkpoint_lose_and_repeat_no_token(tiny_model, ops):
     dice = random.Random(22)
     async with orchestrator(grace_seconds=20.0) as (running, stub):
