@@ -2,7 +2,7 @@
 
 Each class carries what a border needs to answer it: the HTTP status, OpenAI's error `type` and
 `code`. The message says in one sentence what was wrong and what to do. Knows no transport; the
-gRPC form is in `serving/errors.py`, the HTTP form in `serving/gateway/errors.py`.
+gRPC form is in `serving/convert.py`, the HTTP form in `serving/gateway/errors.py`.
 """
 
 from __future__ import annotations

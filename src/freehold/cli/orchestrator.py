@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
 import typer
+import uvloop
 
 from freehold.config import load_settings
 from freehold.serving.orchestrator import OrchestratorSettings, run
@@ -32,4 +32,4 @@ def orchestrator(
         max_queue=load_settings(max_queue=max_queue).max_queue,
         ready_file=ready_file,
     )
-    asyncio.run(run(settings, lambda address: print(f"orchestrator at {address}", flush=True)))
+    uvloop.run(run(settings, lambda address: print(f"orchestrator at {address}", flush=True)))

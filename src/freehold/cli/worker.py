@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+import uvloop
 
 from freehold.config import load_settings
 from freehold.engine import EngineConfig
@@ -61,4 +61,4 @@ def worker(
         upstream_api_key=os.environ.get("FREEHOLD_UPSTREAM_API_KEY"),
         ready_file=ready_file,
     )
-    asyncio.run(run(settings, lambda address: print(f"worker at {address}", flush=True)))
+    uvloop.run(run(settings, lambda address: print(f"worker at {address}", flush=True)))
