@@ -48,6 +48,7 @@ class FakeOrchestrator(OrchestratorServicer):
         self.breaks_at: int | None = None  # the token before which the stream just ends
         self.repeats = False  # every token comes twice
         self.finish_reason = "length"
+        self.words: list[bytes] = []  # what the logprobs say the tokens are
         self.hold = asyncio.Event()  # cleared: streams stand still before their first event
         self.hold.set()
 
@@ -116,7 +117,7 @@ class FakeOrchestrator(OrchestratorServicer):
         else:
             token.text = text
         if sampling.HasField("num_logprobs"):
-            token.logprob.CopyFrom(logprob(text.encode()))
+            token.logprob.CopyFrom(logprob(self.words[k] if self.words else text.encode()))
             token.top_logprobs.extend([logprob(b"top")] * sampling.num_logprobs)
         return token
 
@@ -143,7 +144,9 @@ class FakeOrchestrator(OrchestratorServicer):
 
 
 def logprob(piece: bytes) -> pb.TokenLogprob:
-    return pb.TokenLogprob(token_id=1, logprob=-0.5, text=piece.decode(), token_bytes=piece)
+    return pb.TokenLogprob(
+        token_id=1, logprob=-0.5, text=piece.decode(errors="replace"), token_bytes=piece
+    )
 
 
 @asynccontextmanager

@@ -362,3 +362,11 @@ async def test_scoring_a_prompt_takes_no_output_token(house):
     assert reply.choices[0].logprobs.tokens == ["the", " prompt"]
     assert reply.choices[0].finish_reason == "length"
     assert reply.usage.completion_tokens == 0
+
+
+async def test_legacy_logprobs_name_parts_of_characters_by_their_bytes(house):
+    house.fake.words = [b"a", *(bytes([byte]) for byte in "é".encode()), b"b"]
+    reply = await house.openai.completions.create(model=MODEL, prompt="x", logprobs=0, max_tokens=4)
+    logprobs = reply.choices[0].logprobs
+    assert logprobs.tokens == ["a", "bytes:\\xc3", "bytes:\\xa9", "b"]
+    assert logprobs.text_offset == [0, 1, 1, 2]

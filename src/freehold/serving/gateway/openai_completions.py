@@ -6,6 +6,7 @@ text_offset) live here. Knows no HTTP. Read `app.py` next.
 
 from __future__ import annotations
 
+import codecs
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -21,15 +22,24 @@ class _Logprobs:
 
     def __init__(self) -> None:
         self._offset = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._clear()
 
-    def add(self, own: pb.TokenLogprob | None, top: Sequence[pb.TokenLogprob], text: str) -> None:
-        """`own` None: a token without a probability, the first of a prompt."""
-        self._tokens.append(text)
-        self._logprobs.append(None if own is None else finite(own.logprob))
-        self._tops.append(None if own is None else {t.text: finite(t.logprob) for t in top})
+    def add(self, own: pb.TokenLogprob, top: Sequence[pb.TokenLogprob]) -> None:
+        self._append(token_name(own), own.token_bytes)
+        self._logprobs.append(finite(own.logprob))
+        self._tops.append({token_name(t): finite(t.logprob) for t in top})
+
+    def add_first(self, token_bytes: bytes) -> None:
+        """The first token of a prompt: nothing stands before it to predict it from."""
+        self._append(token_bytes.decode(errors="replace"), token_bytes)
+        self._logprobs.append(None)
+        self._tops.append(None)
+
+    def _append(self, name: str, token_bytes: bytes) -> None:
+        self._tokens.append(name)
         self._offsets.append(self._offset)
-        self._offset += len(text)
+        self._offset += len(self._decoder.decode(token_bytes))
 
     def take(self) -> dict[str, Any]:
         """What was gathered since the last time."""
@@ -101,7 +111,7 @@ class Completion:
                 return "", None
             token = event.token
             if token.HasField("logprob"):
-                logprobs.add(token.logprob, token.top_logprobs, token.logprob.text)
+                logprobs.add(token.logprob, token.top_logprobs)
             return token.reasoning + token.text, None
         finished = event.finished
         if self._body.is_echo_only:
@@ -144,6 +154,13 @@ def prompt_logprobs(started: pb.Started, into: _Logprobs) -> None:
     rest = b"".join(entry.top[0].token_bytes for entry in entries[1:] if entry.top)
     whole = started.prompt_text.encode()
     first = whole.removesuffix(rest) if len(whole) > len(rest) else b""
-    into.add(None, (), first.decode(errors="replace"))
+    into.add_first(first)
     for entry in entries[1:]:
-        into.add(entry.top[0], entry.top[1:], entry.top[0].text)
+        into.add(entry.top[0], entry.top[1:])
+
+
+def token_name(token: pb.TokenLogprob) -> str:
+    """Its text; a part of a character by its bytes, as OpenAI does, so that no two are alike."""
+    if "\ufffd" not in token.text:
+        return token.text
+    return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token.token_bytes)
