@@ -157,6 +157,16 @@ def test_native_bfloat16_chooses_as_transformers_does(architecture, checkpoint, 
     assert min(agreements.values()) >= 0.985, agreements  # no variant hides behind the others
 
 
+@needs_native
+@pytest.mark.parametrize("variant", ONE_OF_EACH)
+@pytest.mark.parametrize("quantize", ["bf16", "int8", "int4"])
+def test_native_logits_do_not_depend_on_how_tokens_are_divided(variant, quantize, checkpoint):
+    model = load(checkpoint(variant, "bfloat16"), "native", WeightFormat(quantize))
+    whole = in_chunks(model, TOKENS, [len(TOKENS)])
+    for sizes in ([1], [1, 16, 9, 100, 1]):
+        assert np.array_equal(in_chunks(model, TOKENS, sizes), whole)
+
+
 @pytest.mark.parametrize("variant", ["deepseek_v3_yarn", "deepseek_v2_lite"])
 def test_absorbed_attention_equals_the_papers_expanded_form(variant, reference_model):
     """DeepSeek-V2 equations 37 to 47: per-head keys and values made from the latent."""
