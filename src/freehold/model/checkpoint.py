@@ -178,8 +178,8 @@ def _read_index(directory: Path) -> dict[str, str]:
         # Only a plain name: a path could reach any file of this machine.
         if not isinstance(file, str) or not file.endswith(".safetensors") or not _is_plain(file):
             raise CheckpointError(
-                f"{INDEX} puts tensor {shown(name)} into {shown(json.dumps(file))}, which is not the plain name of a "
-                ".safetensors file in the same directory."
+                f"{INDEX} puts tensor {shown(name)} into {shown(json.dumps(file))}, which is "
+                "not the plain name of a .safetensors file in the same directory."
             )
     return weight_map
 

@@ -84,7 +84,7 @@ def inspect(
         name=Path(path).resolve().name,
         architecture=config.architecture,
         num_parameters=num_parameters,
-        num_active_parameters=num_parameters - _idle_parameters(config, shapes),
+        num_active_parameters=num_parameters - idle_parameters(config, shapes),
         num_layers=config.num_hidden_layers,
         vocab_size=config.vocab_size,
         max_context=max_context,
@@ -116,8 +116,8 @@ def _stored_bytes(checkpoint: Checkpoint, read: set[str]) -> tuple[Counter[str],
     return by_kind, by_format
 
 
-def _idle_parameters(config: ModelConfig, shapes: dict[str, tuple[int, ...]]) -> int:
-    """Parameters of the experts a token is not sent to."""
+def idle_parameters(config: ModelConfig, shapes: dict[str, tuple[int, ...]]) -> int:
+    """Parameters of the experts that one token is not sent to."""
     if config.moe is None:
         return 0
     routing = config.moe.routing
