@@ -4,6 +4,10 @@ The template comes with the weights and is trusted as little: it runs in minijin
 fuel that ends endless work, and sees only native values: the messages enter as a literal in
 front of the template's source, since a Python list handed over would show its methods. Knows
 nothing of HTTP or tokens. Read `types.ChatMessage` next.
+
+Not ended by fuel, measured with minijinja 3.1: printing lists nested tens of thousands deep
+(overflows the stack) or shared 2^25 times (10 s), and '{:1000000000}'.format(1) (1 GB). Against
+templates made to do that, rendering would have to move into a process of its own.
 """
 
 from __future__ import annotations
