@@ -74,6 +74,20 @@ async def test_fifty_concurrent_requests_each_equal_the_naive_loop():
         assert all(e.num_prompt_tokens is None for e in events[1:])
 
 
+async def test_the_event_loop_is_woken_once_a_step_not_once_a_token(monkeypatch):
+    async with Running(**ENDLESS) as running:
+        wakes = []
+        deliver = running.engine._deliver
+        monkeypatch.setattr(
+            running.engine, "_deliver", lambda items: (wakes.append(len(items)), deliver(items))
+        )
+        requests = [a_request(i, max_tokens=40) for i in range(16)]
+        await asyncio.gather(*(collect(running.engine, r) for r in requests))
+        await running.idle()
+        assert sum(wakes) == 16 * 40
+        assert len(wakes) <= running.engine.stats().steps_total < 100
+
+
 @pytest.mark.parametrize("closes_explicitly", [True, False])
 async def test_leaving_the_iterator_early_frees_the_blocks(closes_explicitly):
     async with Running(**ENDLESS) as running:

@@ -11,10 +11,10 @@ from freehold.engine.detokenizer import OutputText
 
 TOKENIZER = ToyTokenizer()
 # Few letters, so that stop strings overlap themselves, each other and token borders.
-PIECES = ["a", "b", "ab", "bc", "abc", "你", "你好", "🙂", "é"]
+PIECES = ["a", "b", "ab", "abc", "你", "🙂"]
 texts = st.lists(st.sampled_from(PIECES), max_size=24).map("".join)
 stop_strings = st.lists(
-    st.lists(st.sampled_from(PIECES), min_size=1, max_size=4).map("".join), max_size=4
+    st.lists(st.sampled_from(PIECES), min_size=1, max_size=3).map("".join), max_size=4
 )
 
 
@@ -44,6 +44,8 @@ def run(ids, stops, include_stop=False):
 @settings(max_examples=400, deadline=None)
 @given(texts, stop_strings, st.lists(st.booleans(), min_size=1, max_size=8), st.booleans())
 @example("ababc", ["abc"], [False], False)
+@example("aaab", ["aab"], [False], False)
+@example("xabc", ["abc", "bc"], [False], False)
 @example("abab你", ["bab你", "b你"], [False], True)
 def test_text_is_cut_as_a_search_of_the_whole_text_cuts_it(text, stops, cuts, include_stop):
     ids = tokens_of(text, cuts)

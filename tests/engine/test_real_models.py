@@ -17,11 +17,15 @@ from toy import ToyTokenizer
 
 from freehold.model.architectures import build_model
 from freehold.model.config import ModelConfig
-from freehold.types import SamplingParams
+from freehold.types import SamplingParams, WeightFormat
 
 TOKENIZER = ToyTokenizer()
 MAX_TOKENS = 16
-CASES = [(ops, v) for ops in ("reference", "native") for v in ("llama", "deepseek_v3")]
+CASES = [
+    (ops, variant)
+    for ops in ("reference", "native", "native_int8", "native_int4")
+    for variant in ("llama", "deepseek_v3")
+]
 
 
 class InMemory:
@@ -45,6 +49,7 @@ class InMemory:
 
 @functools.cache
 def model_of(ops_name, variant):
+    ops_name, _, weight_format = ops_name.partition("_")
     if ops_name == "native":
         pytest.importorskip("freehold._native")
     from freehold.ops import create
@@ -52,7 +57,8 @@ def model_of(ops_name, variant):
     config_json = VARIANTS[variant]
     tensors = random_tensors(ModelConfig.from_dict(config_json), seed=1)
     ops = create.create(ops_name, num_threads=1)
-    return build_model(config_json, InMemory(tensors), ops=ops)
+    quantize = WeightFormat(weight_format) if weight_format else None
+    return build_model(config_json, InMemory(tensors), ops=ops, quantize=quantize)
 
 
 def prompt_of(i, length, is_shared):

@@ -56,6 +56,15 @@ def test_a_request_that_fills_the_whole_cache_is_served_beside_others():
     assert all(len(outcome.token_ids) == 25 for outcome in [outcomes[0], *outcomes[2:]])
 
 
+def test_a_newcomer_waits_rather_than_be_preempted_at_once():
+    driver = Driver(MODEL, TOKENIZER, block_size=4, num_blocks=5)
+    driver.engine.add(a_request("old", [1, 2, 3], max_tokens=10))
+    driver.step()
+    (outcome,) = driver.run(a_request("new", range(16), max_tokens=3))
+    assert driver.engine.stats().preemptions_total == 0
+    assert outcome.pieces == [16, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("num_prompt", "max_tokens", "figures"),
     [(41, None, ("41", "40")), (40, None, ("40", "40")), (30, 11, ("30", "11", "40"))],
