@@ -69,7 +69,7 @@ def test_a_killed_worker_comes_back(freehold_stack: Stack) -> None:
 
 def test_a_wrong_checkpoint_is_one_clear_sentence_and_no_process_left(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    with pytest.raises(AssertionError, match="model directory .* is empty"):
+    with pytest.raises(AssertionError, match=r"model directory .* is empty"):
         start_stack(tmp_path / "home", "--model", str(tmp_path / "model"))
     mine = psutil.Process().children(recursive=True)
     assert not [p for p in mine if str(tmp_path) in " ".join(p.cmdline())]
