@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SLOT_STEP = 128
+SLOT_STEP = 64
 
 
 @dataclass(frozen=True)
@@ -167,13 +167,13 @@ class MoE(nn.Module):
         slot = expert * capacity + torch.arange(len(order)) - first[expert]
         compute = Linear.compute
         inputs = torch.zeros(len(counts) * capacity, flat.shape[1], dtype=compute)
-        inputs = inputs.index_copy(0, slot, flat.to(compute)[order // top_k])
+        inputs = inputs.index_copy(0, slot, flat.to(compute).index_select(0, order // top_k))
         inputs = inputs.view(len(counts), capacity, -1)
         gate, up = (inputs @ self.gate_up.to(compute).mT).chunk(2, -1)
         outputs = ((F.silu(gate) * up) @ self.down.to(compute).mT).flatten(0, 1)
         place = torch.empty_like(slot)
         place[order] = slot  # where each (token, choice) went
-        picked = outputs[place].view(len(flat), top_k, -1)
+        picked = outputs.index_select(0, place).view(len(flat), top_k, -1)
         routed = (picked * weights[:, :, None].to(compute)).sum(1)
         return (routed + self.shared_experts(flat)).view(x.shape)
 

@@ -19,15 +19,15 @@ from recipes.nano.model import Nano, NanoConfig
 from recipes.nano.optim import make_optimizers
 from recipes.nano.tokenizer import encode_chat
 
-TOKENS_A_BATCH = 4096
+TOKENS_A_BATCH = 2048
 LENGTH_STEP = 16  # few lengths, so that few shapes of product ever occur
 POOL = 1024  # chats sorted by length together, so that a batch pads little
 PEAK_LR = 3e-3
 WARMUP_STEPS = 60
-EASY_SHARE = 0.25  # part of the run over which chats grow from short to full
+EASY_SHARE = 0.5  # part of the run over which chats grow from short to full
 PROMPT_SHARE, PROMPT_WEIGHT = 0.12, 0.3
 BALANCE_RATE = 0.005
-LOG_STEPS = 25
+LOG_STEPS = 50
 SAVE_SECONDS = 240.0
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # ids and weights, each [batch, length]
@@ -74,7 +74,7 @@ def loss_of(model: Nano, batch: Batch) -> tuple[torch.Tensor, float]:
     counted = torch.cat((counted, (weights == 0).nonzero()[: -len(counted) % ROWS, 0]))
     weight = weights[counted]
     loss, losses = HeadLoss.apply(
-        hidden[counted], model.embed, targets[counted], weight / weight.sum()
+        hidden.index_select(0, counted), model.embed, targets[counted], weight / weight.sum()
     )
     return loss, float(losses[weight == 1.0].mean())
 
