@@ -74,7 +74,7 @@ void linear(Runtime& runtime, In<float, 2> x, const PackedWeight& weight, MaybeI
   require_shape(y, {m, w.n}, "y");
   if (bias) require_shape(*bias, {w.n}, "bias");
   nb::gil_scoped_release release;
-  runtime.linear(w, x.data(), m, w.k, bias ? bias->data() : nullptr, y.data(), w.n);
+  runtime.linear(w, x.data(), m, bias ? bias->data() : nullptr, y.data());
 }
 
 void per_head_linear(Runtime& runtime, In<float, 3> x, const PackedWeight& weight,
@@ -151,17 +151,17 @@ void rope(Runtime& runtime, In<float, 3> x, In<int32_t, 1> positions, In<float, 
                y.data());
 }
 
-Layout check_layout(int64_t n, int64_t num_slots, const In<int32_t, 1>& positions,
+Layout check_layout(int64_t n, const PagedCache& cache, const In<int32_t, 1>& positions,
                     const In<int64_t, 1>& slots, const In<int32_t, 1>& query_starts,
                     const In<int32_t, 2>& block_tables, int64_t block_size) {
   const auto requests = int64_t(block_tables.shape(0)), width = int64_t(block_tables.shape(1));
-  require(block_size > 0, "block_size must be positive.");
+  require(block_size == cache.block_size, "The layout has another block size than the cache.");
   require_shape(positions, {n}, "positions");
   require_shape(slots, {n}, "slots");
   require_shape(query_starts, {requests + 1}, "query_starts");
-  require_below(slots.data(), n, num_slots, "Slot");
+  require_below(slots.data(), n, cache.num_slots(), "Slot");
   const int32_t* starts = query_starts.data();
-  require(starts[0] == 0 && starts[requests] == n, "query_starts must run from 0 to the number of tokens.");
+  require(starts[0] == 0 && starts[requests] == n, "query_starts runs from 0 to the number of tokens.");
   for (int64_t r = 0; r < requests; ++r) {
     require(starts[r] <= starts[r + 1], "query_starts must ascend.");
     if (starts[r] == starts[r + 1]) continue;
@@ -171,45 +171,42 @@ Layout check_layout(int64_t n, int64_t num_slots, const In<int32_t, 1>& position
               "The positions of a request must ascend from 0 or more.");
     const int64_t used = int64_t(positions.data()[starts[r + 1] - 1]) / block_size + 1;
     require(used <= width, "A position lies beyond its request's block table.");
-    require_below(block_tables.data() + r * width, used, num_slots / block_size, "Block");
+    require_below(block_tables.data() + r * width, used, cache.num_blocks, "Block");
   }
-  return {n, requests, width, block_size, positions.data(), query_starts.data(),
-          block_tables.data(), slots.data()};
+  return {n, requests, width, positions.data(), query_starts.data(), block_tables.data(),
+          slots.data()};
 }
 
 void grouped_attention(Runtime& runtime, In<float, 3> q, In<float, 3> k, In<float, 3> v,
-                       Out<uint16_t, 3> keys, Out<uint16_t, 3> values, In<int32_t, 1> positions,
-                       In<int64_t, 1> slots, In<int32_t, 1> query_starts,
-                       In<int32_t, 2> block_tables, int64_t block_size, float scale,
-                       Out<float, 3> out) {
-  const auto n = int64_t(q.shape(0)), heads = int64_t(q.shape(1)), num_slots = int64_t(keys.shape(0));
-  const auto kv_heads = int64_t(keys.shape(1)), dim = int64_t(keys.shape(2));
-  require(kv_heads > 0 && heads % kv_heads == 0, "Query heads must be a multiple of key heads.");
-  require_shape(q, {n, heads, dim}, "q");
-  require_shape(k, {n, kv_heads, dim}, "k");
-  require_shape(v, {n, kv_heads, dim}, "v");
-  require_shape(values, {num_slots, kv_heads, dim}, "The value cache");
-  require_shape(out, {n, heads, dim}, "out");
-  const Layout layout = check_layout(n, num_slots, positions, slots, query_starts, block_tables, block_size);
+                       const PagedCache& cache, In<int32_t, 1> positions, In<int64_t, 1> slots,
+                       In<int32_t, 1> query_starts, In<int32_t, 2> block_tables,
+                       int64_t block_size, float scale, Out<float, 3> out) {
+  const auto n = int64_t(q.shape(0)), heads = int64_t(q.shape(1));
+  require(!cache.is_latent, "A latent cache needs latent_attention.");
+  require(heads % cache.num_kv_heads == 0, "Query heads must be a multiple of key heads.");
+  require_shape(q, {n, heads, cache.dim}, "q");
+  require_shape(k, {n, cache.num_kv_heads, cache.dim}, "k");
+  require_shape(v, {n, cache.num_kv_heads, cache.dim}, "v");
+  require_shape(out, {n, heads, cache.dim}, "out");
+  const Layout layout = check_layout(n, cache, positions, slots, query_starts, block_tables, block_size);
   nb::gil_scoped_release release;
-  runtime.attention(q.data(), k.data(), v.data(), {keys.data(), values.data(), kv_heads, dim, dim},
-                    heads, layout, scale, out.data());
+  runtime.attention(q.data(), k.data(), v.data(), cache, heads, cache.dim, layout, scale, out.data());
 }
 
-void latent_attention(Runtime& runtime, In<float, 3> q, In<float, 2> latent, Out<uint16_t, 2> cache,
-                      In<int32_t, 1> positions, In<int64_t, 1> slots, In<int32_t, 1> query_starts,
-                      In<int32_t, 2> block_tables, int64_t block_size, float scale,
-                      Out<float, 3> out) {
-  const auto n = int64_t(q.shape(0)), heads = int64_t(q.shape(1)), num_slots = int64_t(cache.shape(0));
-  const auto dim = int64_t(cache.shape(1)), value_dim = int64_t(out.shape(2));
-  require(value_dim <= dim, "value_dim is at most the latent's size.");
-  require_shape(q, {n, heads, dim}, "q");
-  require_shape(latent, {n, dim}, "latent");
+void latent_attention(Runtime& runtime, In<float, 3> q, In<float, 2> latent,
+                      const PagedCache& cache, In<int32_t, 1> positions, In<int64_t, 1> slots,
+                      In<int32_t, 1> query_starts, In<int32_t, 2> block_tables, int64_t block_size,
+                      float scale, Out<float, 3> out) {
+  const auto n = int64_t(q.shape(0)), heads = int64_t(q.shape(1)), value_dim = int64_t(out.shape(2));
+  require(cache.is_latent, "A grouped cache needs grouped_attention.");
+  require(value_dim > 0 && value_dim <= cache.dim, "value_dim is at most the latent's size.");
+  require_shape(q, {n, heads, cache.dim}, "q");
+  require_shape(latent, {n, cache.dim}, "latent");
   require_shape(out, {n, heads, value_dim}, "out");
-  const Layout layout = check_layout(n, num_slots, positions, slots, query_starts, block_tables, block_size);
+  const Layout layout = check_layout(n, cache, positions, slots, query_starts, block_tables, block_size);
   nb::gil_scoped_release release;
-  runtime.attention(q.data(), latent.data(), nullptr, {cache.data(), nullptr, 1, dim, value_dim},
-                    heads, layout, scale, out.data());
+  runtime.attention(q.data(), latent.data(), nullptr, cache, heads, value_dim, layout, scale,
+                    out.data());
 }
 
 void route(Runtime& runtime, In<float, 2> scores, MaybeIn<float, 1> bias, int64_t num_groups,
@@ -263,19 +260,15 @@ void logprobs(Runtime& runtime, In<float, 2> logits, In<int64_t, 1> token_ids,
                    top_ids.data(), top.data());
 }
 
-// Zeroed bytes on a cache-line border, for caches.
-nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>> aligned_zeros(int64_t bytes) {
-  require(bytes >= 0, "A size is not negative.");
-  uint8_t* data = allocate(bytes).release();
-  nb::capsule owner(data, [](void* p) noexcept { FreeBuffer{}(static_cast<uint8_t*>(p)); });
-  return nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>(data, {size_t(bytes)}, owner);
+uint64_t read_all(Runtime& runtime, In<uint64_t, 1> words) {
+  nb::gil_scoped_release release;
+  return runtime.read(words.data(), int64_t(words.shape(0)));
 }
 
 }  // namespace
 
 NB_MODULE(_native, m) {
   m.def("available_isas", [] { return std::string(available_isas()); });
-  m.def("aligned_zeros", &aligned_zeros);
   // The views point into the matrices, which live as long as what holds them.
   m.def("stack_experts", &stack_experts, nb::keep_alive<0, 1>(), nb::keep_alive<0, 2>());
   nb::class_<PackedWeight>(m, "PackedWeight")
@@ -287,12 +280,22 @@ NB_MODULE(_native, m) {
       .def_prop_ro("num_bytes", [](const PackedWeight& w) { return w.num_bytes; });
   nb::class_<PackedExperts>(m, "PackedExperts")
       .def_prop_ro("num_bytes", [](const PackedExperts& e) { return e.num_bytes; });
+  nb::class_<PagedCache>(m, "PagedCache")
+      .def("__init__", [](PagedCache* self, int64_t num_blocks, int64_t block_size,
+                          int64_t num_kv_heads, int64_t dim, bool is_latent) {
+        require(num_blocks >= 0 && block_size > 0 && num_kv_heads > 0 && dim > 0,
+                "A cache has blocks, keys in them, heads and dimensions.");
+        require(is_latent || dim % 2 == 0, "head_dim must be even.");
+        new (self) PagedCache(num_blocks, block_size, num_kv_heads, dim, is_latent);
+      })
+      .def_prop_ro("num_bytes", &PagedCache::num_bytes);
   nb::class_<Runtime>(m, "Runtime")
       .def("__init__", [](Runtime* self, const std::string& isa, int num_threads) {
         new (self) Runtime(choose_kernels(isa), num_threads);
       })
       .def_prop_ro("isa", [](const Runtime& r) { return std::string(r.kernels().name); })
       .def_prop_ro("num_threads", &Runtime::num_threads)
+      .def("read", &read_all)
       .def("pack", &pack)
       .def("linear", &linear, nb::arg(), nb::arg(), nb::arg().none(), nb::arg())
       .def("per_head_linear", &per_head_linear)

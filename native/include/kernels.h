@@ -1,5 +1,5 @@
 // The table of kernels one instruction set provides. Plain pointers and sizes; no threads (the
-// caller splits ranges), no Python. Nothing here checks bounds: bindings/module.cpp does.
+// caller splits ranges), no Python. Nothing here checks bounds: bindings/ does.
 #pragma once
 
 #include <cstdint>
@@ -8,64 +8,93 @@ namespace freehold {
 
 enum class Format : int { kFloat32 = 0, kBf16 = 1, kInt8 = 2, kInt4 = 3 };
 
-constexpr int kPanel = 16;  // output columns that share a vector
+constexpr int kPanel = 16;    // output columns that share a vector
+constexpr int kRowBlock = 8;  // activation rows that lie interleaved
+constexpr int kKeyPanel = 16; // keys of a grouped cache that share a vector
+constexpr int kLatentQueries = 16;  // queries that share a vector in latent attention
 
 // A packed [n, k] matrix; layouts in pack.cpp.
 struct Weight {
   Format format;
   int64_t n, k;        // as given
-  int64_t padded_k;    // multiple of 8 (integers), 2 (bf16), 1 (float32)
-  int64_t group_size;  // of INT4; INT8: padded_k
+  int64_t padded_k;    // multiple of 8 (integers), 2 (BF16), 1 (float32)
+  int64_t group_size;  // of INT4; else padded_k
   const uint8_t* data;
   const uint16_t* half_scales;  // INT4: [panel][group][16] float16
-  const float* scales;          // INT8: [padded n]
+  const float* scales;          // INT8: [panel][16]
 };
 
-// m activation rows in the form a Weight's format wants; `stride` is in elements of that form.
+// Activations as a product reads them: units of 4 bytes (4 INT8, 2 BF16 or 1 float32 of a row),
+// blocks of up to 8 rows, [block][unit][rows in block].
 struct Rows {
-  int64_t m, stride;
-  const float* f32;
-  const uint16_t* bf16;
-  const int8_t* int8;    // zero-padded to padded_k
-  const float* scale;    // [m] of int8
-  const int32_t* sums;   // [m][groups] sums of int8 over each group
+  int64_t num_rows, units;  // units a row
+  const uint32_t* data;
+  const float* scales;       // [row], of INT8 activations
+  const int32_t* offsets;    // [block][group][rows in block]: -offset of the weights * sum of a group
 };
 
-struct Cache {  // bfloat16
-  uint16_t *keys, *values;  // [slot][num_kv_heads][dim]; latent: values == nullptr
-  int64_t num_kv_heads, dim, value_dim;
+// Where row `row` of `Rows` of `num_rows` lies: unit u at (data + start)[u * stride].
+struct RowPlace {
+  int64_t first, stride, lane;
+  RowPlace(int64_t row, int64_t num_rows)
+      : first(row / kRowBlock * kRowBlock),
+        stride(num_rows - first < kRowBlock ? num_rows - first : kRowBlock),
+        lane(row - first) {}
 };
 
+// One row into its place. `scratch` holds padded_k + 16 bytes; `scale` and `offsets` are of
+// integers only.
+struct RowTarget {
+  uint32_t* data;
+  int64_t stride;
+  float* scale;
+  int32_t* offsets;
+  int8_t* scratch;
+};
+
+// Attention of some queries over one run of keys: a stretch of the context that begins and ends at
+// the same positions whoever asks, so that its result is the same alone and in a batch.
 struct Attention {
-  const float* q;  // [n][num_heads][dim]
-  float* out;      // [n][num_heads][value_dim]
-  Cache cache;
-  int64_t num_heads;
-  const int32_t* positions;   // [n]
-  const int32_t* row_request; // [n]
-  const int32_t* block_tables;
-  int64_t max_blocks, block_size;
+  // Grouped: blocks of 8 queries, [block][dim][queries in block]. Latent: [dim][16].
+  const float* queries;
+  const int32_t* visible;  // [num_queries], ascending: how many keys of this run each may see
+  int64_t num_queries, dim;
+  int64_t value_dim;  // a multiple of 16
+  const uint16_t *keys, *values;          // of block 0 and this key head; layouts in paged_cache.h
+  int64_t key_stride, value_stride;       // between blocks
+  const int32_t* blocks;                  // of this run
+  int64_t block_size, latent_size;        // values a latent takes in the cache
   float scale;
+  float* scratch;  // num_queries * padded keys of the run, and 8 * dim
+};
+
+// Softmax over a run: of each query its greatest score, the sum of e^(score - greatest), and the
+// values mixed by that. A sum of 0: the query sees nothing of the run.
+struct Partial {
+  float *greatest, *sum, *mix;  // [num_queries], [num_queries], [num_queries][value_dim]
 };
 
 struct Kernels {
   const char* name;
-  // y[r, column] for panels [begin, end); y has stride `ldy`, columns beyond n are not written.
-  void (*linear)(const Weight&, const Rows&, const float* bias, float* y, int64_t ldy,
-                 int64_t panel_begin, int64_t panel_end);
-  void (*quantize_row)(const float* x, int64_t k, int64_t padded_k, int64_t group_size, int8_t* q,
-                       float* scale, int32_t* sums);
-  void (*round_row)(const float* x, int64_t k, int64_t padded_k, uint16_t* out);
+  void (*prepare_row)(const float* x, const Weight& weight, const RowTarget& target);
+  // y[row, column] for panels [begin, end); columns beyond n are not written.
+  void (*matmul[4])(const Weight&, const Rows&, const float* bias, float* y, int64_t ldy,
+                    int64_t panel_begin, int64_t panel_end);
+  void (*matvec_float32)(const float* x, const float* matrix, int64_t n, int64_t k, float* y);
+  void (*add_scaled)(const float* x, float factor, int64_t n, float* y);  // y += factor * x
   void (*rms_norm)(const float* x, const float* weight, float eps, int64_t dim, float* y);
   void (*silu_and_mul)(const float* gate_up, int64_t inner, float* y);
   // One token's heads; cos and sin are its position's rows of the tables, [dim / 2].
   void (*rope)(const float* x, const float* cos, const float* sin, int64_t num_heads, int64_t dim,
                bool interleaved, float* y);
-  void (*matvec_float32)(const float* x, const float* matrix, int64_t n, int64_t k, float* y);
-  // e[i] = exp((logits[i] - greatest) / temperature), 0 for a NaN; returns their sum in a fixed order.
+  void (*to_bf16)(const float* x, int64_t n, uint16_t* y);
+  void (*grouped_attention)(const Attention&, const Partial&);
+  void (*latent_attention)(const Attention&, const Partial&);
+  // Folds `next` into `total`, in this order and no other.
+  void (*merge)(const Partial& total, const Partial& next, int64_t num_queries, int64_t value_dim);
+  // e[i] = exp((logits[i] - greatest) / temperature), 0 for a NaN; returns their sum.
   double (*exp_row)(const float* logits, int64_t n, double greatest, double temperature, double* e);
-  // One (row, kv head); scratch holds group * context floats.
-  void (*attend)(const Attention&, int64_t row, int64_t kv_head, float* scratch);
+  uint64_t (*fold)(const uint64_t* words, int64_t count);  // their exclusive or
 };
 
 }  // namespace freehold

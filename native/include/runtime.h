@@ -7,6 +7,7 @@
 #include "choose.h"
 #include "kernels.h"
 #include "pack.h"
+#include "paged_cache.h"
 #include "thread_pool.h"
 
 namespace freehold {
@@ -16,7 +17,7 @@ struct ExpertWeights {  // one a routed expert
 };
 
 struct Layout {  // BatchLayout's arrays, checked
-  int64_t num_tokens, num_requests, max_blocks, block_size;
+  int64_t num_tokens, num_requests, max_blocks;
   const int32_t *positions, *query_starts, *block_tables;
   const int64_t* slots;
 };
@@ -30,9 +31,10 @@ class Runtime {
 
   void pack(const Source& source, const Weight& weight);
 
-  // Rows of x are `ldx` floats apart, rows of y `ldy`.
-  void linear(const Weight& weight, const float* x, int64_t m, int64_t ldx, const float* bias,
-              float* y, int64_t ldy);
+  // Reads it all, over all threads, and returns a checksum: what benchmarks measure memory by.
+  uint64_t read(const uint64_t* words, int64_t count);
+
+  void linear(const Weight& weight, const float* x, int64_t m, const float* bias, float* y);
   // x [m, heads, k] → y [m, heads, n], one matrix a head.
   void per_head_linear(const std::vector<Weight>& heads, const float* x, int64_t m, float* y);
   void matmul_float32(const float* x, int64_t m, const float* matrix, int64_t n, int64_t k, float* y);
@@ -45,9 +47,11 @@ class Runtime {
   void rope(const float* x, const int32_t* positions, const float* cos, const float* sin, int64_t m,
             int64_t num_heads, int64_t dim, bool interleaved, float* y);
 
-  // k and v [n, num_kv_heads, dim]; v is nullptr for a latent cache.
-  void attention(const float* q, const float* k, const float* v, const Cache& cache,
-                 int64_t num_heads, const Layout& layout, float scale, float* out);
+  // q [n, num_heads, dim], k and v [n, num_kv_heads, dim] (v: nullptr for a latent cache) → out
+  // [n, num_heads, value_dim].
+  void attention(const float* q, const float* k, const float* v, const PagedCache& cache,
+                 int64_t num_heads, int64_t value_dim, const Layout& layout, float scale,
+                 float* out);
 
   void sample(const float* logits, int64_t m, int64_t vocab, const Sampling* how, int32_t* ids);
   void logprobs(const float* logits, int64_t m, int64_t vocab, const int64_t* tokens,

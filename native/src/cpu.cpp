@@ -9,41 +9,36 @@
 namespace freehold {
 
 extern const Kernels kernels_scalar;
-#ifdef HAS_AVX2
-extern const Kernels kernels_avx2;
-#endif
-#ifdef HAS_AVX512
-extern const Kernels kernels_avx512;
+#ifdef HAS_X86
+extern const Kernels kernels_avx2, kernels_avx512, kernels_avx512_bf16;
 #endif
 
 namespace {
-
-bool always() { return true; }
-#ifdef HAS_AVX2
-// GCC's check covers the operating system's part (XCR0) too.
-bool has_avx2() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-         __builtin_cpu_supports("f16c");
-}
-#endif
-#ifdef HAS_AVX512
-bool has_avx512() {
-  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
-}
-#endif
 
 struct Entry {
   const Kernels* kernels;
   bool (*is_supported)();
 };
 
-const Entry kEntries[] = {  // best first
-#ifdef HAS_AVX512
-    {&kernels_avx512, has_avx512},
+bool always() { return true; }
+#ifdef HAS_X86
+// The compiler's check covers the operating system's part (XCR0) too.
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("f16c");
+}
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vnni");
+}
+bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 #endif
-#ifdef HAS_AVX2
+
+const Entry kEntries[] = {  // best first
+#ifdef HAS_X86
+    {&kernels_avx512_bf16, has_avx512_bf16},
+    {&kernels_avx512, has_avx512},
     {&kernels_avx2, has_avx2},
 #endif
     {&kernels_scalar, always},

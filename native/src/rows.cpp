@@ -1,61 +1,33 @@
-// What happens to one row of activations: rounding for a product, RMS norm, gated SiLU.
-
-#include <cmath>
+// What happens to one row of activations beside products: RMS norm, gated SiLU, rope, exponentials.
 
 #include "kernels.h"
 #include "simd.h"
 
 namespace freehold::ISA {
 
-void quantize_row(const float* x, int64_t k, int64_t padded_k, int64_t group_size, int8_t* q,
-                  float* scale, int32_t* sums) {
-  float greatest = 0;
-  for (int64_t i = 0; i < k; ++i) greatest = std::fabs(x[i]) > greatest ? std::fabs(x[i]) : greatest;
-  *scale = greatest / 127.0f;
-  const float step = *scale == 0 ? 1.0f : *scale;
-  for (int64_t i = 0; i < k; ++i) {
-    float v = x[i] / step;
-    v = v > 127.0f ? 127.0f : v < -127.0f ? -127.0f : v;
-    v = (v + 12582912.0f) - 12582912.0f;  // rounds half to even
-    q[i] = *scale == 0 ? 0 : int8_t(v);
-  }
-  for (int64_t i = k; i < padded_k; ++i) q[i] = 0;
-  for (int64_t g = 0; g * group_size < padded_k; ++g) {
-    int32_t total = 0;
-    for (int64_t i = 0; i < group_size; ++i) total += q[g * group_size + i];
-    sums[g] = total;
-  }
-}
-
-void round_row(const float* x, int64_t k, int64_t padded_k, uint16_t* out) {
-  for (int64_t i = 0; i < k; ++i) out[i] = float_to_bf16(x[i]);
-  for (int64_t i = k; i < padded_k; ++i) out[i] = 0;
-}
-
 void rms_norm(const float* x, const float* weight, float eps, int64_t dim, float* y) {
-  f32x16 squares = {};
+  F32 squares = splat(0);
   int64_t i = 0;
-  for (; i + 16 <= dim; i += 16) {
-    const f32x16 v = load<f32x16>(x + i);
-    squares = fma(v, v, squares);
-  }
-  float total = sum(squares);
-  for (; i < dim; ++i) total += x[i] * x[i];
-  const float inverse = 1.0f / std::sqrt(total / float(dim) + eps);
-  for (i = 0; i < dim; ++i) y[i] = x[i] * inverse * weight[i];
+  for (; i + 16 <= dim; i += 16) squares = fma(load(x + i), load(x + i), squares);
+  if (i < dim) squares = fma(load_n(x + i, dim - i), load_n(x + i, dim - i), squares);
+  const float root = __builtin_sqrtf(sum(squares) / float(dim) + eps);
+  for (i = 0; i < dim; ++i) y[i] = x[i] / root * weight[i];
+}
+
+inline F32 silu_times(F32 gate, F32 up) {
+  return gate / (splat(1) + exp(splat(0) - gate)) * up;
 }
 
 void silu_and_mul(const float* gate_up, int64_t inner, float* y) {
   const float *gate = gate_up, *up = gate_up + inner;
   int64_t i = 0;
-  for (; i + 16 <= inner; i += 16) {
-    const f32x16 g = load<f32x16>(gate + i);
-    store(y + i, g / (1.0f + exp(-g)) * load<f32x16>(up + i));
-  }
-  for (; i < inner; ++i) {  // the same polynomial, so a tail lane equals a full one
-    const f32x16 g = splat(gate[i]);
-    y[i] = (g / (1.0f + exp(-g)))[0] * up[i];
-  }
+  for (; i + 16 <= inner; i += 16) store(y + i, silu_times(load(gate + i), load(up + i)));
+  if (i < inner)
+    store_n(y + i, silu_times(load_n(gate + i, inner - i), load_n(up + i, inner - i)), inner - i);
+}
+
+void add_scaled(const float* x, float factor, int64_t n, float* y) {
+  for (int64_t i = 0; i < n; ++i) y[i] += factor * x[i];
 }
 
 void rope(const float* x, const float* cos, const float* sin, int64_t num_heads, int64_t dim,
@@ -75,21 +47,6 @@ void rope(const float* x, const float* cos, const float* sin, int64_t num_heads,
         y[half + i] = b * cos[i] + a * sin[i];
       }
     }
-  }
-}
-
-// y = matrix x for a row-major float32 matrix (routers): 16 partial sums a row, in order of k.
-void matvec_float32(const float* x, const float* matrix, int64_t n, int64_t k, float* y) {
-  for (int64_t row = 0; row < n; ++row, matrix += k) {
-    f32x16 even = {}, odd = {};
-    int64_t i = 0;
-    for (; i + 32 <= k; i += 32) {
-      even = fma(load<f32x16>(x + i), load<f32x16>(matrix + i), even);
-      odd = fma(load<f32x16>(x + i + 16), load<f32x16>(matrix + i + 16), odd);
-    }
-    float total = sum(even + odd);
-    for (; i < k; ++i) total = __builtin_fmaf(x[i], matrix[i], total);
-    y[row] = total;
   }
 }
 
@@ -136,6 +93,23 @@ double exp_row(const float* logits, int64_t n, double greatest, double temperatu
   double total = 0;
   for (int j = 0; j < 16; ++j) total += lanes[j];
   return total;
+}
+
+uint64_t fold(const uint64_t* words, int64_t count) {
+  typedef uint64_t Lanes __attribute__((vector_size(64)));
+  Lanes lanes[8] = {};
+  int64_t i = 0;
+  for (; i + 64 <= count; i += 64)
+    for (int j = 0; j < 8; ++j) {
+      Lanes v;
+      std::memcpy(&v, words + i + 8 * j, sizeof v);
+      lanes[j] ^= v;
+    }
+  uint64_t all = 0;
+  for (int j = 0; j < 8; ++j)
+    for (int l = 0; l < 8; ++l) all ^= lanes[j][l];
+  for (; i < count; ++i) all ^= words[i];
+  return all;
 }
 
 }  // namespace freehold::ISA

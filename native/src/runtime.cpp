@@ -4,7 +4,7 @@
 #include "runtime.h"
 
 #include <algorithm>
-#include <cstring>
+#include <atomic>
 
 #include "for_rows.h"
 
@@ -13,6 +13,16 @@ namespace freehold {
 void Runtime::pack(const Source& source, const Weight& weight) {
   const int64_t panels = (weight.n + kPanel - 1) / kPanel;
   pool_.run(panels, [&](int64_t panel) { pack_panel(source, weight, panel); });
+}
+
+uint64_t Runtime::read(const uint64_t* words, int64_t count) {
+  std::atomic<uint64_t> checksum{0};
+  constexpr int64_t kWordsPerTask = 1 << 17;
+  pool_.run((count + kWordsPerTask - 1) / kWordsPerTask, [&](int64_t task) {
+    const int64_t end = std::min(count, (task + 1) * kWordsPerTask);
+    checksum ^= kernels_.fold(words + task * kWordsPerTask, end - task * kWordsPerTask);
+  });
+  return checksum;
 }
 
 void Runtime::embedding(const Source& table, int64_t dim, const int32_t* ids, int64_t m, float* y) {

@@ -1,4 +1,7 @@
-// Attention over threads: writes the step's keys, then one task a (row, key head).
+// Attention over threads. The step's keys are written first. Then each task takes some queries of
+// one request that share a key head through the context, run by run; a run's borders depend on
+// positions alone and runs are folded in ascending order, so a query's result has the same bits
+// in any batch, however its prompt was cut, and whether one thread or several took its runs.
 
 #include <algorithm>
 #include <cstring>
@@ -6,30 +9,198 @@
 #include "for_rows.h"
 
 namespace freehold {
+namespace {
 
-void Runtime::attention(const float* q, const float* k, const float* v, const Cache& cache,
-                        int64_t num_heads, const Layout& layout, float scale, float* out) {
-  const int64_t n = layout.num_tokens, kv_heads = cache.num_kv_heads;
-  const int64_t key_size = kv_heads * cache.dim, value_size = kv_heads * cache.value_dim;
-  for_rows(n, key_size, [&](int64_t row) {
-    kernels_.round_row(k + row * key_size, key_size, key_size,
-                       cache.keys + layout.slots[row] * key_size);
-    if (v)
-      kernels_.round_row(v + row * value_size, value_size, value_size,
-                         cache.values + layout.slots[row] * value_size);
+constexpr int64_t kRunKeys = 256;
+constexpr int64_t kGroupedQueries = 32;              // of a task
+constexpr int64_t kMostPartialBytes = int64_t(64) << 20;  // for runs of one query on several threads
+
+struct Step {
+  const float *q, *k, *v;
+  const PagedCache& cache;
+  const Layout& layout;
+  int64_t num_heads, group, value_dim, value_size;
+  float scale;
+  float* out;
+
+  int64_t run_blocks() const { return std::max<int64_t>(1, kRunKeys / cache.block_size); }
+  int64_t run_keys() const { return run_blocks() * cache.block_size; }
+};
+
+void write_keys(const Kernels& kernels, const Step& s, int64_t row) {
+  const PagedCache& c = s.cache;
+  const int64_t block = s.layout.slots[row] / c.block_size, offset = s.layout.slots[row] % c.block_size;
+  if (c.is_latent)
+    return kernels.to_bf16(s.k + row * c.dim, c.dim, c.key_block(block, 0) + offset * c.value_size);
+  thread_local std::vector<uint16_t> rounded;
+  rounded.resize(size_t(c.dim));
+  for (int64_t head = 0; head < c.num_kv_heads; ++head) {
+    const int64_t from = (row * c.num_kv_heads + head) * c.dim;
+    kernels.to_bf16(s.k + from, c.dim, rounded.data());
+    uint16_t* panel = c.key_block(block, head) + offset / kKeyPanel * kKeyPanel * c.dim;
+    for (int64_t d = 0; d < c.dim; d += 2)
+      std::memcpy(panel + (d / 2 * kKeyPanel + offset % kKeyPanel) * 2, &rounded[size_t(d)], 4);
+    kernels.to_bf16(s.v + from, c.dim, c.value_block(block, head) + offset * c.value_size);
+  }
+}
+
+// Consecutive (row, head of the group) pairs of one request.
+struct Task {
+  int64_t request, kv_head, first, count;
+
+  int64_t row(const Step& s, int64_t i) const {
+    return s.layout.query_starts[request] + (first + i) / s.group;
+  }
+  int64_t head(const Step& s, int64_t i) const { return kv_head * s.group + (first + i) % s.group; }
+  int64_t context(const Step& s) const { return s.layout.positions[row(s, count - 1)] + 1; }
+  int64_t num_runs(const Step& s) const { return (context(s) + s.run_keys() - 1) / s.run_keys(); }
+};
+
+std::vector<Task> tasks_of(const Step& s) {
+  std::vector<Task> tasks;
+  const int64_t most = s.cache.is_latent ? kLatentQueries : std::max(kGroupedQueries, s.group);
+  const int64_t whole_rows = s.cache.is_latent ? most : most / s.group * s.group;
+  for (int64_t r = 0; r < s.layout.num_requests; ++r) {
+    const int64_t rows = s.layout.query_starts[r + 1] - s.layout.query_starts[r];
+    for (int64_t head = 0; head < s.cache.num_kv_heads; ++head)
+      for (int64_t first = 0; first < rows * s.group; first += whole_rows)
+        tasks.push_back({r, head, first, std::min(whole_rows, rows * s.group - first)});
+  }
+  return tasks;
+}
+
+// Scratch of one thread: a task's queries in the kernel's order, and what the kernel needs.
+struct Workspace {
+  std::vector<float> queries, scratch;
+  std::vector<int32_t> visible;
+  const Task* task = nullptr;
+
+  void gather(const Step& s, const Task& t) {
+    task = &t;
+    const int64_t dim = s.cache.dim;
+    const bool is_latent = s.cache.is_latent;
+    queries.assign(size_t((is_latent ? kLatentQueries : t.count) * dim), 0.0f);
+    for (int64_t i = 0; i < t.count; ++i) {
+      const float* from = s.q + (t.row(s, i) * s.num_heads + t.head(s, i)) * dim;
+      const RowPlace place(i, t.count);
+      const int64_t stride = is_latent ? kLatentQueries : place.stride;
+      float* to = queries.data() + (is_latent ? i : place.first * dim + place.lane);
+      for (int64_t d = 0; d < dim; ++d) to[d * stride] = from[d];
+    }
+    visible.resize(size_t(t.count));
+    const int64_t padded = s.run_blocks() * round_up(s.cache.block_size, kKeyPanel);
+    scratch.resize(size_t(std::max<int64_t>(t.count, kLatentQueries) * padded + 8 * dim));
+  }
+
+  void attend(const Kernels& kernels, const Step& s, int64_t run, const Partial& out) {
+    const PagedCache& c = s.cache;
+    for (int64_t i = 0; i < task->count; ++i) {
+      const int64_t seen = s.layout.positions[task->row(s, i)] + 1 - run * s.run_keys();
+      visible[size_t(i)] = int32_t(std::clamp<int64_t>(seen, 0, s.run_keys()));
+    }
+    const uint16_t* keys = c.key_block(0, task->kv_head);
+    const Attention attention{
+        .queries = queries.data(),
+        .visible = visible.data(),
+        .num_queries = task->count,
+        .dim = c.dim,
+        .value_dim = s.value_size,
+        .keys = keys,
+        .values = c.is_latent ? keys : c.value_block(0, task->kv_head),
+        .key_stride = c.num_kv_heads * c.key_size,
+        .value_stride = c.is_latent ? c.key_size : c.num_kv_heads * c.block_size * c.value_size,
+        .blocks = s.layout.block_tables + task->request * s.layout.max_blocks + run * s.run_blocks(),
+        .block_size = c.block_size,
+        .latent_size = c.value_size,
+        .scale = s.scale,
+        .scratch = scratch.data(),
+    };
+    (c.is_latent ? kernels.latent_attention : kernels.grouped_attention)(attention, out);
+  }
+};
+
+Workspace& workspace() {
+  thread_local Workspace mine;
+  return mine;
+}
+
+Partial partial_at(float* memory, int64_t count) {
+  return {memory, memory + count, memory + 2 * count};
+}
+
+void write_out(const Step& s, const Task& t, const Partial& total) {
+  for (int64_t i = 0; i < t.count; ++i) {
+    const float inverse = 1.0f / total.sum[i];
+    const float* mix = total.mix + i * s.value_size;
+    float* out = s.out + (t.row(s, i) * s.num_heads + t.head(s, i)) * s.value_dim;
+    for (int64_t d = 0; d < s.value_dim; ++d) out[d] = mix[d] * inverse;
+  }
+}
+
+// A task's runs one after the other, on the thread that took it.
+void attend_whole(const Kernels& kernels, const Step& s, const Task& t) {
+  thread_local std::vector<float> memory;
+  const int64_t size = t.count * (s.value_size + 2);
+  memory.resize(size_t(2 * size));
+  const Partial total = partial_at(memory.data(), t.count);
+  const Partial next = partial_at(memory.data() + size, t.count);
+  Workspace& mine = workspace();
+  mine.gather(s, t);
+  mine.attend(kernels, s, 0, total);
+  for (int64_t run = 1; run < t.num_runs(s); ++run) {
+    mine.attend(kernels, s, run, next);
+    kernels.merge(total, next, t.count, s.value_size);
+  }
+  write_out(s, t, total);
+}
+
+}  // namespace
+
+void Runtime::attention(const float* q, const float* k, const float* v, const PagedCache& cache,
+                        int64_t num_heads, int64_t value_dim, const Layout& layout, float scale,
+                        float* out) {
+  const Step step{q,         k, v, cache, layout, num_heads, num_heads / cache.num_kv_heads,
+                  value_dim, round_up(value_dim, 16), scale, out};
+  for_rows(layout.num_tokens, 4 * cache.num_kv_heads * cache.dim,
+           [&](int64_t row) { write_keys(kernels_, step, row); });
+  const std::vector<Task> tasks = tasks_of(step);
+
+  struct Run {
+    const Task* task;
+    int64_t run;
+    float* memory;
+  };
+  std::vector<Run> runs;
+  int64_t floats = 0;
+  for (const Task& t : tasks) floats += t.num_runs(step) * t.count * (step.value_size + 2);
+  const bool is_split = int64_t(tasks.size()) < 2 * pool_.num_threads() && pool_.num_threads() > 1 &&
+                        floats * int64_t(sizeof(float)) <= kMostPartialBytes;
+  if (!is_split) {
+    pool_.run(int64_t(tasks.size()),
+              [&](int64_t i) { attend_whole(kernels_, step, tasks[size_t(i)]); });
+    return;
+  }
+  thread_local std::vector<float> partials;
+  partials.resize(size_t(floats));
+  float* memory = partials.data();
+  for (const Task& t : tasks)
+    for (int64_t run = 0; run < t.num_runs(step); ++run) {
+      runs.push_back({&t, run, memory});
+      memory += t.count * (step.value_size + 2);
+    }
+  pool_.run(int64_t(runs.size()), [&](int64_t i) {
+    const Run& r = runs[size_t(i)];
+    Workspace& mine = workspace();
+    mine.gather(step, *r.task);
+    mine.attend(kernels_, step, r.run, partial_at(r.memory, r.task->count));
   });
-  std::vector<int32_t> row_request(static_cast<size_t>(n));
-  for (int64_t r = 0; r < layout.num_requests; ++r)
-    for (int32_t row = layout.query_starts[r]; row < layout.query_starts[r + 1]; ++row)
-      row_request[size_t(row)] = int32_t(r);
-  const Attention task{q, out, cache, num_heads, layout.positions, row_request.data(),
-                       layout.block_tables, layout.max_blocks, layout.block_size, scale};
-  pool_.run(n * kv_heads, [&](int64_t i) {
-    thread_local std::vector<float> scratch;
-    const int64_t row = i / kv_heads;
-    scratch.resize(size_t(num_heads / kv_heads * ((layout.positions[row] + 16) / 16 * 16)));
-    kernels_.attend(task, row, i % kv_heads, scratch.data());
-  });
+  for (size_t i = 0; i < runs.size();) {
+    const Task& t = *runs[i].task;
+    const Partial total = partial_at(runs[i].memory, t.count);
+    for (++i; i < runs.size() && runs[i].task == &t; ++i)
+      kernels_.merge(total, partial_at(runs[i].memory, t.count), t.count, step.value_size);
+    write_out(step, t, total);
+  }
 }
 
 }  // namespace freehold

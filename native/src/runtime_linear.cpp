@@ -11,68 +11,60 @@ namespace {
 
 int64_t num_panels(const Weight& weight) { return (weight.n + kPanel - 1) / kPanel; }
 
-// Activations in the form a weight's format wants; the memory is reused between calls.
+int64_t units_of(const Weight& weight) {
+  switch (weight.format) {
+    case Format::kFloat32: return weight.padded_k;
+    case Format::kBf16: return weight.padded_k / 2;
+    default: return weight.padded_k / 4;
+  }
+}
+
+// Activations in the form a weight's format wants.
 class PreparedRows {
  public:
-  PreparedRows(const Weight& weight, int64_t m) : weight_(weight) {
-    rows_.m = m;
-    rows_.stride = weight.padded_k;
-    const auto values = size_t(m * weight.padded_k);
-    switch (weight.format) {
-      case Format::kFloat32: break;
-      case Format::kBf16: bf16_.resize(values); break;
-      default:
-        int8_.resize(values);
-        scale_.resize(size_t(m));
-        num_groups_ = weight.padded_k / weight.group_size;
-        sums_.resize(size_t(m * num_groups_));
-    }
-    rows_.bf16 = bf16_.data();
-    rows_.int8 = int8_.data();
-    rows_.scale = scale_.data();
-    rows_.sums = sums_.data();
+  PreparedRows(const Weight& weight, int64_t num_rows)
+      : weight_(weight), units_(units_of(weight)), data_(size_t(num_rows * units_)) {
+    if (weight.format != Format::kInt8 && weight.format != Format::kInt4) return;
+    num_groups_ = weight.padded_k / weight.group_size;
+    scales_.resize(size_t(num_rows));
+    offsets_.resize(size_t(num_rows * num_groups_));
   }
 
-  void use_float32(const float* x, int64_t ldx) { rows_.f32 = x, rows_.stride = ldx; }
-
-  void set(const Kernels& kernels, int64_t row, const float* x) {
-    const int64_t start = row * weight_.padded_k;
-    if (weight_.format == Format::kBf16)
-      kernels.round_row(x, weight_.k, weight_.padded_k, bf16_.data() + start);
-    else
-      kernels.quantize_row(x, weight_.k, weight_.padded_k, weight_.group_size, int8_.data() + start,
-                           scale_.data() + row, sums_.data() + row * num_groups_);
+  // Row `row` of the batch of its own that rows [begin, end) form.
+  void set(const Kernels& kernels, int64_t row, int64_t begin, int64_t end, const float* x) {
+    thread_local std::vector<int8_t> scratch;
+    scratch.resize(size_t(weight_.padded_k + 16));
+    const RowPlace place(row - begin, end - begin);
+    const int64_t block = begin + place.first;
+    kernels.prepare_row(x, weight_,
+                        {data_.data() + block * units_ + place.lane, place.stride,
+                         scales_.data() + row, offsets_.data() + block * num_groups_ + place.lane,
+                         scratch.data()});
   }
 
-  // Rows [begin, end) as a batch of their own.
   Rows slice(int64_t begin, int64_t end) const {
-    Rows s = rows_;
-    s.m = end - begin;
-    if (s.f32) s.f32 += begin * s.stride;
-    if (s.bf16) s.bf16 += begin * s.stride;
-    if (s.int8) s.int8 += begin * s.stride, s.scale += begin, s.sums += begin * num_groups_;
-    return s;
+    return {end - begin, units_, data_.data() + begin * units_, scales_.data() + begin,
+            offsets_.data() + begin * num_groups_};
   }
 
  private:
   const Weight& weight_;
-  Rows rows_{};
-  int64_t num_groups_ = 0;
-  std::vector<uint16_t> bf16_;
-  std::vector<int8_t> int8_;
-  std::vector<float> scale_;
-  std::vector<int32_t> sums_;
+  int64_t units_, num_groups_ = 0;
+  std::vector<uint32_t> data_;
+  std::vector<float> scales_;
+  std::vector<int32_t> offsets_;
 };
+
+void multiply(const Kernels& kernels, const Weight& weight, const Rows& rows, const float* bias,
+              float* y, int64_t ldy, int64_t panel_begin, int64_t panel_end) {
+  kernels.matmul[int(weight.format)](weight, rows, bias, y, ldy, panel_begin, panel_end);
+}
 
 }  // namespace
 
-void Runtime::linear(const Weight& weight, const float* x, int64_t m, int64_t ldx,
-                     const float* bias, float* y, int64_t ldy) {
+void Runtime::linear(const Weight& weight, const float* x, int64_t m, const float* bias, float* y) {
   PreparedRows rows(weight, m);
-  if (weight.format == Format::kFloat32)
-    rows.use_float32(x, ldx);
-  else
-    for_rows(m, weight.k, [&](int64_t row) { rows.set(kernels_, row, x + row * ldx); });
+  for_rows(m, weight.k, [&](int64_t row) { rows.set(kernels_, row, 0, m, x + row * weight.k); });
   const int64_t panels = num_panels(weight);
   const int64_t bytes_per_panel = weight_bytes(weight.format, kPanel, weight.k);
   const int64_t work_per_panel = bytes_per_panel * std::max<int64_t>(1, m / 4);
@@ -80,8 +72,8 @@ void Runtime::linear(const Weight& weight, const float* x, int64_t m, int64_t ld
   const int64_t num_tasks = std::min({panels, most_tasks, int64_t(pool_.num_threads()) * 4});
   const Rows all = rows.slice(0, m);
   pool_.run(num_tasks, [&](int64_t task) {
-    kernels_.linear(weight, all, bias, y, ldy, panels * task / num_tasks,
-                    panels * (task + 1) / num_tasks);
+    multiply(kernels_, weight, all, bias, y, weight.n, panels * task / num_tasks,
+             panels * (task + 1) / num_tasks);
   });
 }
 
@@ -89,18 +81,14 @@ void Runtime::per_head_linear(const std::vector<Weight>& heads, const float* x, 
                               float* y) {
   const Weight& first = heads[0];
   const auto num_heads = int64_t(heads.size());
-  PreparedRows rows(first, m * num_heads);  // BF16 or float32: no scales, so heads may interleave
-  if (first.format == Format::kFloat32)
-    rows.use_float32(x, first.k);
-  else
-    for_rows(m * num_heads, first.k,
-             [&](int64_t row) { rows.set(kernels_, row, x + row * first.k); });
+  PreparedRows rows(first, m * num_heads);  // of head h: [h * m, (h + 1) * m)
+  for_rows(m * num_heads, first.k, [&](int64_t i) {
+    const int64_t head = i / m, row = i % m;
+    rows.set(kernels_, i, head * m, (head + 1) * m, x + (row * num_heads + head) * first.k);
+  });
   pool_.run(num_heads, [&](int64_t head) {
-    Rows mine = rows.slice(head, num_heads * m);
-    mine.m = m;
-    mine.stride *= num_heads;
-    kernels_.linear(heads[size_t(head)], mine, nullptr, y + head * first.n, num_heads * first.n, 0,
-                    num_panels(first));
+    multiply(kernels_, heads[size_t(head)], rows.slice(head * m, (head + 1) * m), nullptr,
+             y + head * first.n, num_heads * first.n, 0, num_panels(first));
   });
 }
 
@@ -146,7 +134,7 @@ void Runtime::routed_experts(const ExpertWeights& experts, const float* x, int64
   const int64_t num_pairs = m * num_chosen, hidden = experts.gate_up[0].k;
   const int64_t inner = experts.down[0].k;
   const Grouping grouping(ids, num_pairs, int64_t(experts.gate_up.size()));
-  std::vector<float> x_sorted, gate_up(size_t(num_pairs * 2 * inner)),
+  std::vector<float> gate_up(size_t(num_pairs * 2 * inner)),
       activated(size_t(num_pairs * inner)), outputs(size_t(num_pairs * hidden));
 
   // One product a chosen expert, all of them split evenly into runs of panels.
@@ -160,31 +148,31 @@ void Runtime::routed_experts(const ExpertWeights& experts, const float* x, int64
         const auto e = size_t(at / panels);
         const int64_t end = std::min<int64_t>(panels, at % panels + stop - at);
         const int64_t begin_row = grouping.starts[e], end_row = grouping.starts[e + 1];
-        kernels_.linear(all[size_t(grouping.experts[e])], rows.slice(begin_row, end_row), nullptr,
-                        out + begin_row * n, n, at % panels, end);
+        multiply(kernels_, all[size_t(grouping.experts[e])], rows.slice(begin_row, end_row), nullptr,
+                 out + begin_row * n, n, at % panels, end);
         at += end - at % panels;
       }
     });
   };
 
+  std::vector<size_t> run_of(static_cast<size_t>(num_pairs));  // which of grouping.experts
+  for (size_t e = 0; e < grouping.experts.size(); ++e)
+    std::fill(run_of.begin() + grouping.starts[e], run_of.begin() + grouping.starts[e + 1], e);
+  const auto prepare = [&](PreparedRows& rows, int64_t i, const float* row) {
+    const size_t e = run_of[size_t(i)];
+    rows.set(kernels_, i, grouping.starts[e], grouping.starts[e + 1], row);
+  };
+
   PreparedRows first(experts.gate_up[0], num_pairs);
-  const bool is_float32 = experts.gate_up[0].format == Format::kFloat32;
-  if (is_float32) x_sorted.resize(size_t(num_pairs * hidden)), first.use_float32(x_sorted.data(), hidden);
   for_rows(num_pairs, hidden, [&](int64_t i) {
-    const float* row = x + grouping.pairs[size_t(i)] / num_chosen * hidden;
-    if (is_float32)
-      std::memcpy(x_sorted.data() + i * hidden, row, size_t(hidden) * sizeof(float));
-    else
-      first.set(kernels_, i, row);
+    prepare(first, i, x + grouping.pairs[size_t(i)] / num_chosen * hidden);
   });
   product(experts.gate_up, first, gate_up.data());
 
   PreparedRows second(experts.down[0], num_pairs);
-  if (experts.down[0].format == Format::kFloat32) second.use_float32(activated.data(), inner);
   for_rows(num_pairs, 4 * inner, [&](int64_t i) {
     kernels_.silu_and_mul(gate_up.data() + i * 2 * inner, inner, activated.data() + i * inner);
-    if (experts.down[0].format != Format::kFloat32)
-      second.set(kernels_, i, activated.data() + i * inner);
+    prepare(second, i, activated.data() + i * inner);
   });
   product(experts.down, second, outputs.data());
 
@@ -194,9 +182,8 @@ void Runtime::routed_experts(const ExpertWeights& experts, const float* x, int64
     float* to = y + row * hidden;
     std::memset(to, 0, size_t(hidden) * sizeof(float));
     for (int64_t j = 0; j < num_chosen; ++j) {
-      const float weight = weights[row * num_chosen + j];
       const float* from = outputs.data() + place[size_t(row * num_chosen + j)] * hidden;
-      for (int64_t i = 0; i < hidden; ++i) to[i] += weight * from[i];
+      kernels_.add_scaled(from, weights[row * num_chosen + j], hidden, to);
     }
   });
 }

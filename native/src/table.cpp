@@ -7,28 +7,42 @@
 
 namespace freehold {
 namespace ISA {
-void linear(const Weight&, const Rows&, const float*, float*, int64_t, int64_t, int64_t);
-void quantize_row(const float*, int64_t, int64_t, int64_t, int8_t*, float*, int32_t*);
-void round_row(const float*, int64_t, int64_t, uint16_t*);
+
+void prepare_row(const float*, const Weight&, const RowTarget&);
+void matmul_float32(const Weight&, const Rows&, const float*, float*, int64_t, int64_t, int64_t);
+void matmul_bf16(const Weight&, const Rows&, const float*, float*, int64_t, int64_t, int64_t);
+void matmul_int8(const Weight&, const Rows&, const float*, float*, int64_t, int64_t, int64_t);
+void matmul_int4(const Weight&, const Rows&, const float*, float*, int64_t, int64_t, int64_t);
+void matvec_float32(const float*, const float*, int64_t, int64_t, float*);
+void add_scaled(const float*, float, int64_t, float*);
 void rms_norm(const float*, const float*, float, int64_t, float*);
 void silu_and_mul(const float*, int64_t, float*);
 void rope(const float*, const float*, const float*, int64_t, int64_t, bool, float*);
-void matvec_float32(const float*, const float*, int64_t, int64_t, float*);
+void to_bf16(const float*, int64_t, uint16_t*);
+void grouped_attention(const Attention&, const Partial&);
+void latent_attention(const Attention&, const Partial&);
+void merge(const Partial&, const Partial&, int64_t, int64_t);
 double exp_row(const float*, int64_t, double, double, double*);
-void attend(const Attention&, int64_t, int64_t, float*);
+uint64_t fold(const uint64_t*, int64_t);
+
 }  // namespace ISA
 
 extern const Kernels CONCAT(kernels_, ISA);
 const Kernels CONCAT(kernels_, ISA) = {
     .name = ISA_NAME,
-    .linear = ISA::linear,
-    .quantize_row = ISA::quantize_row,
-    .round_row = ISA::round_row,
+    .prepare_row = ISA::prepare_row,
+    .matmul = {ISA::matmul_float32, ISA::matmul_bf16, ISA::matmul_int8, ISA::matmul_int4},
+    .matvec_float32 = ISA::matvec_float32,
+    .add_scaled = ISA::add_scaled,
     .rms_norm = ISA::rms_norm,
     .silu_and_mul = ISA::silu_and_mul,
     .rope = ISA::rope,
-    .matvec_float32 = ISA::matvec_float32,
+    .to_bf16 = ISA::to_bf16,
+    .grouped_attention = ISA::grouped_attention,
+    .latent_attention = ISA::latent_attention,
+    .merge = ISA::merge,
     .exp_row = ISA::exp_row,
-    .attend = ISA::attend,
+    .fold = ISA::fold,
 };
+
 }  // namespace freehold

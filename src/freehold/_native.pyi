@@ -9,10 +9,8 @@ import numpy.typing as npt
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
-U16 = npt.NDArray[np.uint16]
 
 def available_isas() -> str: ...
-def aligned_zeros(num_bytes: int) -> npt.NDArray[np.uint8]: ...
 def stack_experts(
     gate_up: Sequence[PackedWeight], down: Sequence[PackedWeight]
 ) -> PackedExperts: ...
@@ -29,12 +27,20 @@ class PackedExperts:
     @property
     def num_bytes(self) -> int: ...
 
+class PagedCache:
+    def __init__(
+        self, num_blocks: int, block_size: int, num_kv_heads: int, dim: int, is_latent: bool
+    ) -> None: ...
+    @property
+    def num_bytes(self) -> int: ...
+
 class Runtime:
     def __init__(self, isa: str, num_threads: int) -> None: ...
     @property
     def isa(self) -> str: ...
     @property
     def num_threads(self) -> int: ...
+    def read(self, words: npt.NDArray[np.uint64]) -> int: ...
     def pack(
         self, tensor: npt.NDArray[Any], dtype: int, format: int, group_size: int
     ) -> PackedWeight: ...
@@ -55,8 +61,7 @@ class Runtime:
         q: F32,
         k: F32,
         v: F32,
-        keys: U16,
-        values: U16,
+        cache: PagedCache,
         positions: I32,
         slots: I64,
         query_starts: I32,
@@ -69,7 +74,7 @@ class Runtime:
         self,
         q: F32,
         latent: F32,
-        cache: U16,
+        cache: PagedCache,
         positions: I32,
         slots: I64,
         query_starts: I32,

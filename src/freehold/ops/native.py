@@ -48,25 +48,6 @@ class EmbeddingTable:
         return self.bits.nbytes
 
 
-@dataclass(frozen=True, slots=True)
-class GroupedCache:
-    keys: npt.NDArray[np.uint16]  # [num_slots, num_kv_heads, head_dim], bfloat16
-    values: npt.NDArray[np.uint16]
-
-    @property
-    def num_bytes(self) -> int:
-        return self.keys.nbytes + self.values.nbytes
-
-
-@dataclass(frozen=True, slots=True)
-class LatentCache:
-    latents: npt.NDArray[np.uint16]  # [num_slots, latent_dim], bfloat16
-
-    @property
-    def num_bytes(self) -> int:
-        return self.latents.nbytes
-
-
 def available_isas() -> list[str]:
     """Instruction sets with kernels that this CPU runs, best first."""
     names: str = _native.available_isas()
@@ -171,35 +152,32 @@ class NativeOps:
 
     def grouped_cache(
         self, num_blocks: int, block_size: int, num_kv_heads: int, head_dim: int
-    ) -> GroupedCache:
-        shape = (num_blocks * block_size, num_kv_heads, head_dim)
-        return GroupedCache(_zeros(shape), _zeros(shape))
+    ) -> _native.PagedCache:
+        return _native.PagedCache(num_blocks, block_size, num_kv_heads, head_dim, False)
 
-    def latent_cache(self, num_blocks: int, block_size: int, latent_dim: int) -> LatentCache:
-        return LatentCache(_zeros((num_blocks * block_size, latent_dim)))
+    def latent_cache(self, num_blocks: int, block_size: int, latent_dim: int) -> _native.PagedCache:
+        return _native.PagedCache(num_blocks, block_size, 1, latent_dim, True)
 
     def grouped_attention(
-        self, q: F32, k: F32, v: F32, cache: GroupedCache, layout: BatchLayout, scale: float
+        self, q: F32, k: F32, v: F32, cache: _native.PagedCache, layout: BatchLayout, scale: float
     ) -> F32:
         out = np.empty(q.shape, np.float32)
         q, k, v = np.ascontiguousarray(q), np.ascontiguousarray(k), np.ascontiguousarray(v)
-        self._native.grouped_attention(
-            q, k, v, cache.keys, cache.values, *_layout(layout), scale, out
-        )
+        self._native.grouped_attention(q, k, v, cache, *_layout(layout), scale, out)
         return out
 
     def latent_attention(
         self,
         q: F32,
         latent: F32,
-        cache: LatentCache,
+        cache: _native.PagedCache,
         layout: BatchLayout,
         scale: float,
         value_dim: int,
     ) -> F32:
         out = np.empty((*q.shape[:2], value_dim), np.float32)
         q, latent = np.ascontiguousarray(q), np.ascontiguousarray(latent)
-        self._native.latent_attention(q, latent, cache.latents, *_layout(layout), scale, out)
+        self._native.latent_attention(q, latent, cache, *_layout(layout), scale, out)
         return out
 
     # Routed experts
@@ -265,13 +243,9 @@ def _bits(tensor: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], int]:
     return (tensor if dtype == 0 else tensor.view(np.uint16)), dtype
 
 
-def _zeros(shape: tuple[int, ...]) -> npt.NDArray[np.uint16]:
-    count = int(np.prod(shape))
-    zeros: npt.NDArray[np.uint8] = _native.aligned_zeros(2 * count)
-    return zeros.view(np.uint16).reshape(shape)
-
-
-def _layout(layout: BatchLayout) -> tuple[Any, ...]:
+def _layout(
+    layout: BatchLayout,
+) -> tuple[I32, npt.NDArray[np.int64], I32, I32, int]:
     return (
         np.ascontiguousarray(layout.positions, np.int32),
         np.ascontiguousarray(layout.slots, np.int64),

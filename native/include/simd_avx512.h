@@ -1,0 +1,74 @@
+// simd.h over AVX-512 F, BW, VL, DQ and VNNI; BF16 where ISA_HAS_BF16.
+#pragma once
+
+#include <immintrin.h>
+
+namespace freehold::ISA {
+
+using F32 = __m512;
+typedef int32_t I32 __attribute__((vector_size(64)));
+using Bytes = __m512i;
+
+constexpr int kMaxRows = 8;            // of a register tile: 32 registers
+constexpr bool kSplitChains = true;    // two accumulators a row hide the dot product's latency
+
+inline F32 splat(float x) { return _mm512_set1_ps(x); }
+inline I32 splat_int(int32_t x) { return (I32)_mm512_set1_epi32(x); }
+inline F32 load(const float* p) { return _mm512_loadu_ps(p); }
+inline void store(float* p, F32 v) { _mm512_storeu_ps(p, v); }
+inline Bytes load_bytes(const void* p) { return _mm512_loadu_si512(p); }
+
+inline F32 fma(F32 a, F32 b, F32 c) { return _mm512_fmadd_ps(a, b, c); }
+inline F32 max(F32 a, F32 b) { return _mm512_max_ps(a, b); }
+inline F32 min(F32 a, F32 b) { return _mm512_min_ps(a, b); }
+inline F32 magnitude(F32 a) { return _mm512_abs_ps(a); }
+inline F32 to_float(I32 v) { return _mm512_cvtepi32_ps((__m512i)v); }
+inline I32 to_int(F32 v) { return (I32)_mm512_cvtps_epi32(v); }  // nearest, ties to even
+inline F32 power_of_two(I32 n) { return (F32)((n + 127) << 23); }
+inline F32 zero_where_less(F32 x, F32 bound, F32 v) {
+  return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, bound, _CMP_NLT_UQ), v);
+}
+inline void store_int8(int8_t* p, I32 v) {
+  _mm_storeu_si128((__m128i*)p, _mm512_cvtsepi32_epi8((__m512i)v));
+}
+
+inline F32 load_bf16(const uint16_t* p) {
+  return (F32)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16);
+}
+inline F32 even_bf16(Bytes pairs) { return (F32)_mm512_slli_epi32(pairs, 16); }
+inline F32 odd_bf16(Bytes pairs) {
+  return (F32)_mm512_and_si512(pairs, _mm512_set1_epi32(int(0xffff0000u)));
+}
+inline F32 load_f16(const uint16_t* p) {
+  return _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256((const __m256i*)p));
+}
+
+inline Bytes low_nibbles(Bytes v) { return _mm512_and_si512(v, _mm512_set1_epi8(15)); }
+inline Bytes high_nibbles(Bytes v) {
+  return _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15));
+}
+// acc[i] += the sum over j < 4 of w[4 i + j] (unsigned) * byte j of a (signed). Exact.
+inline I32 dot_u8s8(I32 acc, Bytes w, uint32_t a) {
+  return (I32)_mm512_dpbusd_epi32((__m512i)acc, w, _mm512_set1_epi32(int(a)));
+}
+inline I32 dot_u4s8(I32 acc, Bytes w, uint32_t a) { return dot_u8s8(acc, w, a); }
+
+// acc[i] += w[2 i] * low half of a + w[2 i + 1] * high half, all bfloat16.
+inline F32 dot_bf16(F32 acc, Bytes w, uint32_t a) {
+#if defined(ISA_HAS_BF16)
+  return _mm512_dpbf16_ps(acc, (__m512bh)w, (__m512bh)_mm512_set1_epi32(int(a)));
+#else
+  acc = fma(even_bf16(w), (F32)_mm512_set1_epi32(int(a << 16)), acc);
+  return fma(odd_bf16(w), (F32)_mm512_set1_epi32(int(a & 0xffff0000u)), acc);
+#endif
+}
+
+inline float sum(F32 v) {  // lanes i and i + 8, then + 4, + 2, + 1
+  const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+  const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+  const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
+  return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
+}
+inline float greatest(F32 v) { return _mm512_reduce_max_ps(v); }
+
+}  // namespace freehold::ISA

@@ -1,0 +1,95 @@
+// simd.h in GCC's own vector types: what runs where we have no intrinsics. The compiler lowers
+// them to what the baseline of its target has (SSE2, NEON, …).
+#pragma once
+
+namespace freehold::ISA {
+
+typedef float F32 __attribute__((vector_size(64)));
+typedef int32_t I32 __attribute__((vector_size(64)));
+typedef uint8_t Bytes __attribute__((vector_size(64)));
+typedef uint32_t Words __attribute__((vector_size(64)));
+
+constexpr int kMaxRows = 4;
+constexpr bool kSplitChains = false;
+
+template <class V>
+inline V load_as(const void* p) {
+  V v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+
+inline F32 splat(float x) { return F32{} + x; }
+inline I32 splat_int(int32_t x) { return I32{} + x; }
+inline F32 load(const float* p) { return load_as<F32>(p); }
+inline void store(float* p, F32 v) { std::memcpy(p, &v, sizeof v); }
+inline Bytes load_bytes(const void* p) { return load_as<Bytes>(p); }
+
+inline F32 fma(F32 a, F32 b, F32 c) {  // libm's where the target has none: slow, exact
+  for (int i = 0; i < 16; ++i) c[i] = __builtin_fmaf(a[i], b[i], c[i]);
+  return c;
+}
+inline F32 max(F32 a, F32 b) { return a > b ? a : b; }
+inline F32 min(F32 a, F32 b) { return a < b ? a : b; }
+inline F32 magnitude(F32 a) { return (F32)((Words)a & 0x7fffffffu); }
+inline F32 to_float(I32 v) { return __builtin_convertvector(v, F32); }
+inline I32 to_int(F32 v) {  // adding 1.5 * 2^23 rounds to the nearest, ties to even
+  return __builtin_convertvector((v + 12582912.0f) - 12582912.0f, I32);
+}
+inline F32 power_of_two(I32 n) { return (F32)((n + 127) << 23); }
+inline F32 zero_where_less(F32 x, F32 bound, F32 v) { return x < bound ? F32{} : v; }
+inline void store_int8(int8_t* p, I32 v) {
+  for (int i = 0; i < 16; ++i) p[i] = int8_t(v[i] > 127 ? 127 : v[i] < -128 ? -128 : v[i]);
+}
+
+inline F32 load_bf16(const uint16_t* p) {
+  Words v;
+  for (int i = 0; i < 16; ++i) v[i] = uint32_t(p[i]) << 16;
+  return (F32)v;
+}
+inline F32 even_bf16(Bytes pairs) { return (F32)((Words)pairs << 16); }
+inline F32 odd_bf16(Bytes pairs) { return (F32)((Words)pairs & 0xffff0000u); }
+inline F32 load_f16(const uint16_t* p) {  // scales: not negative
+  F32 v;
+  for (int i = 0; i < 16; ++i) {
+    const uint32_t half = p[i];
+    const uint32_t normal = half >= 0x7c00 ? 0x7f800000u | (half << 13) : (half << 13) + (112u << 23);
+    const float subnormal = float(half) * 0x1p-24f;
+    uint32_t bits;
+    std::memcpy(&bits, &subnormal, 4);
+    if (half >= 0x400) bits = normal;
+    float f;
+    std::memcpy(&f, &bits, 4);
+    v[i] = f;
+  }
+  return v;
+}
+
+inline Bytes low_nibbles(Bytes v) { return v & 15; }
+inline Bytes high_nibbles(Bytes v) { return v >> 4; }
+inline I32 dot_u8s8(I32 acc, Bytes w, uint32_t a) {
+  const Words words = (Words)w;
+  for (int j = 0; j < 4; ++j) acc += (I32)((words >> (8 * j)) & 255) * int32_t(int8_t(a >> (8 * j)));
+  return acc;
+}
+inline I32 dot_u4s8(I32 acc, Bytes w, uint32_t a) { return dot_u8s8(acc, w, a); }
+inline F32 dot_bf16(F32 acc, Bytes w, uint32_t a) {
+  const uint32_t halves[2] = {a << 16, a & 0xffff0000u};
+  float even, odd;
+  std::memcpy(&even, halves, 4), std::memcpy(&odd, halves + 1, 4);
+  acc = fma(even_bf16(w), splat(even), acc);
+  return fma(odd_bf16(w), splat(odd), acc);
+}
+
+inline float sum(F32 v) {  // lanes i and i + 8, then + 4, + 2, + 1
+  for (int width = 8; width; width /= 2)
+    for (int i = 0; i < width; ++i) v[i] += v[i + width];
+  return v[0];
+}
+inline float greatest(F32 v) {
+  float best = v[0];
+  for (int i = 1; i < 16; ++i) best = v[i] > best ? v[i] : best;
+  return best;
+}
+
+}  // namespace freehold::ISA
