@@ -19,7 +19,7 @@ struct Mixing {
   }
 };
 
-constexpr int kMixRegisters = kMaxRows == 8 ? 16 : 4;
+constexpr int kMixRegisters = kHas32Registers ? 16 : 4;
 
 // C vectors of R queries, over the keys all of them see.
 template <int R, int C>

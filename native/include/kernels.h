@@ -9,7 +9,8 @@ namespace freehold {
 enum class Format : int { kFloat32 = 0, kBf16 = 1, kInt8 = 2, kInt4 = 3 };
 
 constexpr int kPanel = 16;    // output columns that share a vector
-constexpr int kRowBlock = 8;  // activation rows that lie interleaved
+constexpr int kRowBlock = 4;  // activation rows that lie interleaved
+constexpr int kQueryBlock = 8;  // queries of grouped attention that do
 constexpr int kKeyPanel = 16; // keys of a grouped cache that share a vector
 constexpr int kLatentQueries = 16;  // queries that share a vector in latent attention
 
@@ -25,7 +26,7 @@ struct Weight {
 };
 
 // Activations as a product reads them: units of 4 bytes (4 INT8, 2 BF16 or 1 float32 of a row),
-// blocks of up to 8 rows, [block][unit][rows in block].
+// blocks of up to 4 rows, [block][unit][rows in block].
 struct Rows {
   int64_t num_rows, units;  // units a row
   const uint32_t* data;
@@ -33,13 +34,14 @@ struct Rows {
   const int32_t* offsets;    // [block][group][rows in block]: -offset of the weights * sum of a group
 };
 
-// Where row `row` of `Rows` of `num_rows` lies: unit u at (data + start)[u * stride].
-struct RowPlace {
+// Where item `index` of `count` lies when `block` of them are interleaved: its value u is at
+// (data + first * values an item + lane)[u * stride].
+struct Interleaved {
   int64_t first, stride, lane;
-  RowPlace(int64_t row, int64_t num_rows)
-      : first(row / kRowBlock * kRowBlock),
-        stride(num_rows - first < kRowBlock ? num_rows - first : kRowBlock),
-        lane(row - first) {}
+  Interleaved(int64_t index, int64_t count, int64_t block)
+      : first(index / block * block),
+        stride(count - first < block ? count - first : block),
+        lane(index - first) {}
 };
 
 // One row into its place. `scratch` holds padded_k + 16 bytes; `scale` and `offsets` are of
@@ -76,6 +78,8 @@ struct Partial {
 
 struct Kernels {
   const char* name;
+  float (*greatest_magnitude)(const float* x, int64_t n);
+  void (*quantize)(const float* x, int64_t n, float scale, float bottom, float top, int8_t* q);
   void (*prepare_row)(const float* x, const Weight& weight, const RowTarget& target);
   // y[row, column] for panels [begin, end); columns beyond n are not written.
   void (*matmul[4])(const Weight&, const Rows&, const float* bias, float* y, int64_t ldy,

@@ -5,28 +5,30 @@
 
 #include "kernels.h"
 #include "simd.h"
-#include "tiles.h"
 
 namespace freehold::ISA {
 
-struct Tile {  // some rows of one row block against one panel
+// Rows [row, row + R) against panels [panel, panel + P).
+struct Tile {
   const Weight& w;
   const Rows& x;
-  int64_t panel, row;      // of the block's first row
-  int64_t stride, lane;    // of the block; the tile's first row in it
+  int64_t panel, row, panel_bytes;
   const float* bias;
   float* y;
   int64_t ldy;
+  // What the next panels' weights this tile has to fetch into cache while it computes: a line at
+  // `ahead`, then `ahead_step` bytes on, for each vector of its own.
+  const uint8_t* ahead;
+  int64_t ahead_step;
 
-  const uint32_t* units() const { return x.data + row * x.units + lane; }
-  const int32_t* offsets() const {
-    return x.offsets + row * (w.padded_k / w.group_size) + lane;
-  }
-  float scale(int r) const { return x.scales[row + lane + r]; }
+  const uint8_t* weights() const { return w.data + panel * panel_bytes; }
+  const uint32_t* units() const { return x.data + row * x.units; }
+  int64_t num_groups() const { return w.padded_k / w.group_size; }
+  const int32_t* offsets() const { return x.offsets + row * num_groups(); }
 
-  void finish(int r, F32 v) const {
-    const int64_t column = panel * kPanel, width = w.n - column;
-    float* out = y + (row + lane + r) * ldy + column;
+  void finish(int p, int r, F32 v) const {
+    const int64_t column = (panel + p) * kPanel, width = w.n - column;
+    float* out = y + (row + r) * ldy + column;
     if (width >= kPanel)
       store(out, bias ? v + load(bias + column) : v);
     else
@@ -41,20 +43,36 @@ inline int64_t rows_a_chunk(const Rows& x) {
   return rows < kRowBlock ? kRowBlock : rows;
 }
 
-// kernel.template operator()<R>(tile) for every tile of R rows.
-template <class Kernel>
-void for_tiles(const Weight& w, const Rows& x, const float* bias, float* y, int64_t ldy,
-               int64_t panel_begin, int64_t panel_end, Kernel kernel) {
+template <int P, class Kernel>
+inline void for_row_blocks(Tile tile, int64_t begin, int64_t end, Kernel kernel) {
+  const int64_t num_blocks = (end - begin + kRowBlock - 1) / kRowBlock;
+  const uint8_t* next = tile.weights() + P * tile.panel_bytes;
+  const int64_t share = P * tile.panel_bytes / num_blocks;
+  tile.ahead_step = P * 64 / num_blocks;
+  for (int64_t block = 0; block < num_blocks; ++block) {
+    tile.row = begin + block * kRowBlock;
+    tile.ahead = next + block * share;
+    switch (end - tile.row) {
+      case 1: kernel.template operator()<1, P>(tile); break;
+      case 2: kernel.template operator()<2, P>(tile); break;
+      case 3: kernel.template operator()<3, P>(tile); break;
+      default: kernel.template operator()<4, P>(tile);
+    }
+  }
+}
+
+// kernel.template operator()<R, P>(tile) over all rows and the panels [panel_begin, panel_end).
+template <int P, class Kernel>
+void for_tiles(const Weight& w, const Rows& x, int64_t panel_bytes, const float* bias, float* y,
+               int64_t ldy, int64_t panel_begin, int64_t panel_end, Kernel kernel) {
   const int64_t chunk = rows_a_chunk(x);
   for (int64_t begin = 0; begin < x.num_rows; begin += chunk) {
     const int64_t end = begin + chunk < x.num_rows ? begin + chunk : x.num_rows;
-    for (int64_t panel = panel_begin; panel < panel_end; ++panel)
-      for (int64_t row = begin; row < end; row += kRowBlock) {
-        const int64_t in_block = end - row < kRowBlock ? end - row : kRowBlock;
-        for_rows_of_block(in_block, [&]<int R>(int64_t lane) {
-          kernel.template operator()<R>(Tile{w, x, panel, row, in_block, lane, bias, y, ldy});
-        });
-      }
+    int64_t panel = panel_begin;
+    const auto tile = [&] { return Tile{w, x, panel, begin, panel_bytes, bias, y, ldy, nullptr, 0}; };
+    for (; panel + P <= panel_end; panel += P) for_row_blocks<P>(tile(), begin, end, kernel);
+    if constexpr (P > 1)
+      for (; panel < panel_end; ++panel) for_row_blocks<1>(tile(), begin, end, kernel);
   }
 }
 

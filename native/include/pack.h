@@ -19,7 +19,7 @@ int64_t scale_bytes(Format format, int64_t n, int64_t k, int64_t group_size);
 
 // Writes panel `panel` into the buffers `weight` points at (which are not const here by right of
 // whoever allocated them).
-void pack_panel(const Source& source, const Weight& weight, int64_t panel);
+void pack_panel(const Kernels& kernels, const Source& source, const Weight& weight, int64_t panel);
 
 void widen(const Source& source, int64_t begin, int64_t count, float* out);
 

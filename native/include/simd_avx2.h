@@ -15,8 +15,7 @@ struct Bytes {
   __m256i lo, hi;
 };
 
-constexpr int kMaxRows = 4;  // of a register tile: 16 registers, two a vector
-constexpr bool kSplitChains = false;
+constexpr bool kHas32Registers = false;  // of one vector each
 
 inline F32 operator+(F32 a, F32 b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
 inline F32 operator-(F32 a, F32 b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }

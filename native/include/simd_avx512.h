@@ -9,8 +9,7 @@ using F32 = __m512;
 typedef int32_t I32 __attribute__((vector_size(64)));
 using Bytes = __m512i;
 
-constexpr int kMaxRows = 8;            // of a register tile: 32 registers
-constexpr bool kSplitChains = true;    // two accumulators a row hide the dot product's latency
+constexpr bool kHas32Registers = true;  // of one vector each
 
 inline F32 splat(float x) { return _mm512_set1_ps(x); }
 inline I32 splat_int(int32_t x) { return (I32)_mm512_set1_epi32(x); }

@@ -9,8 +9,7 @@ typedef int32_t I32 __attribute__((vector_size(64)));
 typedef uint8_t Bytes __attribute__((vector_size(64)));
 typedef uint32_t Words __attribute__((vector_size(64)));
 
-constexpr int kMaxRows = 4;
-constexpr bool kSplitChains = false;
+constexpr bool kHas32Registers = false;  // of one vector each
 
 template <class V>
 inline V load_as(const void* p) {

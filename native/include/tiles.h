@@ -5,12 +5,12 @@
 
 namespace freehold::ISA {
 
-// kernel.template operator()<R>(first) for consecutive runs of R ≤ kMaxRows that cover [0, count).
+// kernel.template operator()<R>(first) for consecutive runs of R that cover [0, count).
 template <class Kernel>
 inline void for_rows_of_block(int64_t count, Kernel&& kernel) {
   for (int64_t first = 0; first < count;) {
     const int64_t left = count - first;
-    if constexpr (kMaxRows == 8) {
+    if constexpr (kHas32Registers) {
       if (left >= 8) { kernel.template operator()<8>(first), first += 8; continue; }
       if (left == 7) { kernel.template operator()<7>(first), first += 7; continue; }
       if (left == 6) { kernel.template operator()<6>(first), first += 6; continue; }

@@ -40,7 +40,7 @@ void score_tile(const Scoring& s, int64_t query, int64_t lanes, int64_t lane, in
 
 void score_block(const Scoring& s, int64_t query, int64_t lanes, int64_t num_panels) {
   for_rows_of_block(lanes, [&]<int R>(int64_t lane) {
-    constexpr int P = R * 2 <= kMaxRows ? 2 : 1;
+    constexpr int P = kHas32Registers && R <= 4 ? 2 : 1;
     int64_t panel = 0;
     for (; panel + P <= num_panels; panel += P) score_tile<R, P>(s, query, lanes, lane, panel);
     for (; panel < num_panels; ++panel) score_tile<R, 1>(s, query, lanes, lane, panel);
@@ -80,8 +80,8 @@ void grouped_attention(const Attention& t, const Partial& out) {
   const Scoring scoring{t, panels_a_block, panels_for(t.visible[last]) * kKeyPanel};
   int64_t first = 0;
   for (; first < last && t.visible[first] == 0; ++first) out.sum[first] = 0;
-  for (int64_t query = 0; query < t.num_queries; query += kRowBlock) {
-    const RowPlace place(query, t.num_queries);
+  for (int64_t query = 0; query < t.num_queries; query += kQueryBlock) {
+    const Interleaved place(query, t.num_queries, kQueryBlock);
     const int64_t most = t.visible[query + place.stride - 1];
     if (most) score_block(scoring, query, place.stride, panels_for(most));
   }

@@ -8,32 +8,46 @@ namespace freehold::ISA {
 
 void matmul_int4(const Weight& w, const Rows& x, const float* bias, float* y, int64_t ldy,
                  int64_t panel_begin, int64_t panel_end) {
-  for_tiles(w, x, bias, y, ldy, panel_begin, panel_end, []<int R>(const Tile& t) {
-    const int64_t num_groups = t.w.padded_k / t.w.group_size;
-    const uint8_t* weights = t.w.data + t.panel * t.w.padded_k * kPanel / 2;
-    const uint16_t* scales = t.w.half_scales + t.panel * num_groups * kPanel;
-    const uint32_t* a = t.units();
-    const int32_t* offsets = t.offsets();
-    F32 total[R];
-    for (int r = 0; r < R; ++r) total[r] = splat(0);
-    for (int64_t g = 0; g < num_groups; ++g, offsets += t.stride, scales += kPanel) {
-      I32 first[R], second[R];
-      for (int r = 0; r < R; ++r) first[r] = splat_int(offsets[r]), second[r] = splat_int(0);
-      for (int64_t k = 0; k < t.w.group_size; k += 8, weights += 64, a += 2 * t.stride) {
-        const Bytes both = load_bytes(weights), low = low_nibbles(both);
-        for (int r = 0; r < R; ++r) first[r] = dot_u4s8(first[r], low, a[r]);
-        const Bytes high = high_nibbles(both);
-        I32* rest = kSplitChains ? second : first;
-        for (int r = 0; r < R; ++r) rest[r] = dot_u4s8(rest[r], high, a[t.stride + r]);
-      }
-      const F32 scale = load_f16(scales);
-      for (int r = 0; r < R; ++r) {
-        const I32 dot = kSplitChains ? first[r] + second[r] : first[r];
-        total[r] = fma(to_float(dot), scale, total[r]);
-      }
-    }
-    for (int r = 0; r < R; ++r) t.finish(r, total[r] * splat(t.scale(r)));
-  });
+  constexpr int kPanels = kHas32Registers ? 2 : 1;
+  const int64_t panel_bytes = w.padded_k * kPanel / 2;
+  for_tiles<kPanels>(
+      w, x, panel_bytes, bias, y, ldy, panel_begin, panel_end, []<int R, int P>(const Tile& t) {
+        const uint8_t *weights = t.weights(), *ahead = t.ahead;
+        const int64_t num_groups = t.num_groups();
+        const uint16_t* scales = t.w.half_scales + t.panel * num_groups * kPanel;
+        const uint32_t* a = t.units();
+        const int32_t* offsets = t.offsets();
+        F32 total[P][R];
+        for (int p = 0; p < P; ++p)
+          for (int r = 0; r < R; ++r) total[p][r] = splat(0);
+        for (int64_t g = 0; g < num_groups; ++g, offsets += R, scales += kPanel) {
+          I32 first[P][R], second[P][R];  // two chains hide the dot product's latency
+          for (int p = 0; p < P; ++p)
+            for (int r = 0; r < R; ++r) first[p][r] = splat_int(offsets[r]), second[p][r] = splat_int(0);
+          for (int64_t k = 0; k < t.w.group_size; k += 8, weights += 64, a += 2 * R) {
+            for (int p = 0; p < P; ++p) __builtin_prefetch(ahead + p * 64);
+            ahead += t.ahead_step;
+            for (int p = 0; p < P; ++p) {
+              const Bytes both = load_bytes(weights + p * t.panel_bytes);
+              const Bytes low = low_nibbles(both), high = high_nibbles(both);
+              I32* rest = kHas32Registers ? second[p] : first[p];
+              for (int r = 0; r < R; ++r) {
+                first[p][r] = dot_u4s8(first[p][r], low, a[r]);
+                rest[r] = dot_u4s8(rest[r], high, a[R + r]);
+              }
+            }
+          }
+          for (int p = 0; p < P; ++p) {
+            const F32 scale = load_f16(scales + p * num_groups * kPanel);
+            for (int r = 0; r < R; ++r) {
+              const I32 dot = kHas32Registers ? first[p][r] + second[p][r] : first[p][r];
+              total[p][r] = fma(to_float(dot), scale, total[p][r]);
+            }
+          }
+        }
+        for (int p = 0; p < P; ++p)
+          for (int r = 0; r < R; ++r) t.finish(p, r, total[p][r] * splat(t.x.scales[t.row + r]));
+      });
 }
 
 }  // namespace freehold::ISA

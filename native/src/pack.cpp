@@ -41,70 +41,47 @@ uint16_t float_to_half(float f) {
   return uint16_t((bits >> 13) - (112 << 10));
 }
 
-float round_half_even(float v) {  // |v| < 2^22
-  return (v + 12582912.0f) - 12582912.0f;
-}
-
-float greatest_magnitude(const float* w, int64_t count) {
-  float lanes[16] = {};
-  int64_t i = 0;
-  for (; i + 16 <= count; i += 16)
-    for (int j = 0; j < 16; ++j) {
-      const float a = std::fabs(w[i + j]);
-      lanes[j] = a > lanes[j] ? a : lanes[j];
-    }
-  for (; i < count; ++i) lanes[0] = std::fabs(w[i]) > lanes[0] ? std::fabs(w[i]) : lanes[0];
-  for (int j = 1; j < 16; ++j) lanes[0] = lanes[j] > lanes[0] ? lanes[j] : lanes[0];
-  return lanes[0];
-}
-
-// q[i] = clip(round(w[i] / scale)) + offset; a zero scale gives zeros.
-void quantize(const float* w, int64_t count, float scale, float low, float high, int offset,
-              uint8_t* q) {
-  if (scale == 0) {
-    std::memset(q, offset, size_t(count));
-    return;
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    float v = w[i] / scale;
-    v = v > high ? high : v;
-    v = v < low ? low : v;
-    q[i] = uint8_t(int(round_half_even(v)) + offset);
-  }
-}
-
-uint32_t four(const uint8_t* q) {
+uint32_t four(const int8_t* q) {
   uint32_t v;
   std::memcpy(&v, q, 4);
   return v;
 }
 
-void pack_int4(const float* w, const Weight& weight, int64_t panel, uint8_t* q) {
+// A byte b holds the integer q; b ^ 0x80 is q + 128, which no addition below lets overflow.
+constexpr uint32_t kFlip = 0x80808080, kAdd8 = 0x08080808;
+
+uint32_t add_8(uint32_t bytes) { return ((bytes ^ kFlip) + kAdd8) ^ kFlip; }
+
+void pack_int4(const Kernels& kernels, const float* w, const Weight& weight, int64_t panel,
+               int8_t* q) {
   const int64_t k = weight.padded_k, group = weight.group_size, num_groups = k / group;
   auto* scales = const_cast<uint16_t*>(weight.half_scales) + panel * num_groups * kPanel;
   for (int64_t c = 0; c < kPanel; ++c)
     for (int64_t g = 0; g < num_groups; ++g) {
       const float* from = w + c * k + g * group;
-      const uint16_t half = float_to_half(greatest_magnitude(from, group) / 7.0f);
+      const uint16_t half = float_to_half(kernels.greatest_magnitude(from, group) / 7.0f);
       scales[g * kPanel + c] = half;
-      quantize(from, group, half_to_float(half), -8, 7, 8, q + c * k + g * group);
+      kernels.quantize(from, group, half_to_float(half), -8, 7, q + c * k + g * group);
     }
   auto* out = reinterpret_cast<uint32_t*>(const_cast<uint8_t*>(weight.data) + panel * k * 8);
   for (int64_t b = 0; b < k / 8; ++b)
-    for (int64_t c = 0; c < kPanel; ++c)
-      out[b * kPanel + c] = four(q + c * k + 8 * b) | four(q + c * k + 8 * b + 4) << 4;
+    for (int64_t c = 0; c < kPanel; ++c) {
+      const int8_t* from = q + c * k + 8 * b;
+      out[b * kPanel + c] = add_8(four(from)) | add_8(four(from + 4)) << 4;
+    }
 }
 
-void pack_int8(const float* w, const Weight& weight, int64_t panel, uint8_t* q) {
+void pack_int8(const Kernels& kernels, const float* w, const Weight& weight, int64_t panel,
+               int8_t* q) {
   const int64_t k = weight.padded_k;
   auto* scales = const_cast<float*>(weight.scales) + panel * kPanel;
   for (int64_t c = 0; c < kPanel; ++c) {
-    scales[c] = greatest_magnitude(w + c * k, k) / 127.0f;
-    quantize(w + c * k, k, scales[c], -127, 127, 128, q + c * k);
+    scales[c] = kernels.greatest_magnitude(w + c * k, k) / 127.0f;
+    kernels.quantize(w + c * k, k, scales[c], -127, 127, q + c * k);
   }
   auto* out = reinterpret_cast<uint32_t*>(const_cast<uint8_t*>(weight.data) + panel * k * 16);
   for (int64_t b = 0; b < k / 4; ++b)
-    for (int64_t c = 0; c < kPanel; ++c) out[b * kPanel + c] = four(q + c * k + 4 * b);
+    for (int64_t c = 0; c < kPanel; ++c) out[b * kPanel + c] = four(q + c * k + 4 * b) ^ kFlip;
 }
 
 uint32_t bf16_bits(float f) {
@@ -169,17 +146,17 @@ void widen(const Source& source, int64_t begin, int64_t count, float* out) {
   }
 }
 
-void pack_panel(const Source& source, const Weight& weight, int64_t panel) {
+void pack_panel(const Kernels& kernels, const Source& source, const Weight& weight, int64_t panel) {
   thread_local std::vector<float> rows;  // this panel's 16 rows, zero-padded
-  thread_local std::vector<uint8_t> q;
+  thread_local std::vector<int8_t> q;
   const int64_t first = panel * kPanel, k = weight.padded_k;
   rows.assign(size_t(kPanel * k), 0.0f);
-  q.resize(size_t(kPanel * k));
+  q.resize(size_t(kPanel * k + 16));
   for (int64_t c = 0; c < kPanel && first + c < weight.n; ++c)
     widen(source, (first + c) * weight.k, weight.k, rows.data() + c * k);
   switch (weight.format) {
-    case Format::kInt4: return pack_int4(rows.data(), weight, panel, q.data());
-    case Format::kInt8: return pack_int8(rows.data(), weight, panel, q.data());
+    case Format::kInt4: return pack_int4(kernels, rows.data(), weight, panel, q.data());
+    case Format::kInt8: return pack_int8(kernels, rows.data(), weight, panel, q.data());
     case Format::kBf16: return pack_bf16(rows.data(), weight, panel);
     case Format::kFloat32: return pack_float32(rows.data(), weight, panel);
   }

@@ -5,7 +5,6 @@
 #include "simd.h"
 
 namespace freehold::ISA {
-namespace {
 
 float greatest_magnitude(const float* x, int64_t k) {
   F32 best = splat(0);
@@ -15,24 +14,27 @@ float greatest_magnitude(const float* x, int64_t k) {
   return greatest(best);
 }
 
-// Returns the scale; q is padded with zeros to a multiple of 16.
-float quantize(const float* x, int64_t k, int64_t padded_k, int8_t* q) {
-  const float scale = greatest_magnitude(x, k) / 127.0f;
+// q[i] = round(clip(x[i] / scale)), ties to even; writes up to 15 more than count. A scale of 0
+// gives zeros.
+void quantize(const float* x, int64_t count, float scale, float bottom, float top, int8_t* q) {
   if (scale == 0) {
-    std::memset(q, 0, size_t(padded_k));
-    return scale;
+    std::memset(q, 0, size_t(count));
+    return;
   }
-  const F32 step = splat(scale), top = splat(127), bottom = splat(-127);
+  const F32 step = splat(scale), low = splat(bottom), high = splat(top);
   int64_t i = 0;
-  for (; i + 16 <= k; i += 16)
-    store_int8(q + i, to_int(max(min(load(x + i) / step, top), bottom)));
-  if (i < k) store_int8(q + i, to_int(max(min(load_n(x + i, k - i) / step, top), bottom))), i += 16;
-  if (i < padded_k) std::memset(q + i, 0, size_t(padded_k - i));
-  return scale;
+  for (; i + 16 <= count; i += 16)
+    store_int8(q + i, to_int(max(min(load(x + i) / step, high), low)));
+  if (i < count) store_int8(q + i, to_int(max(min(load_n(x + i, count - i) / step, high), low)));
 }
 
+namespace {
+
 void prepare_int8(const float* x, const Weight& w, const RowTarget& to) {
-  *to.scale = quantize(x, w.k, w.padded_k, to.scratch);
+  const float scale = greatest_magnitude(x, w.k) / 127.0f;
+  *to.scale = scale;
+  quantize(x, w.k, scale, -127, 127, to.scratch);
+  std::memset(to.scratch + w.k, 0, size_t(w.padded_k - w.k));
   const int32_t offset = w.format == Format::kInt4 ? 8 : 128;
   for (int64_t g = 0; g < w.padded_k / w.group_size; ++g) {
     int32_t total = 0;

@@ -12,7 +12,7 @@ namespace freehold {
 
 void Runtime::pack(const Source& source, const Weight& weight) {
   const int64_t panels = (weight.n + kPanel - 1) / kPanel;
-  pool_.run(panels, [&](int64_t panel) { pack_panel(source, weight, panel); });
+  pool_.run(panels, [&](int64_t panel) { pack_panel(kernels_, source, weight, panel); });
 }
 
 uint64_t Runtime::read(const uint64_t* words, int64_t count) {

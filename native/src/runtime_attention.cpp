@@ -82,7 +82,7 @@ struct Workspace {
     queries.assign(size_t((is_latent ? kLatentQueries : t.count) * dim), 0.0f);
     for (int64_t i = 0; i < t.count; ++i) {
       const float* from = s.q + (t.row(s, i) * s.num_heads + t.head(s, i)) * dim;
-      const RowPlace place(i, t.count);
+      const Interleaved place(i, t.count, kQueryBlock);
       const int64_t stride = is_latent ? kLatentQueries : place.stride;
       float* to = queries.data() + (is_latent ? i : place.first * dim + place.lane);
       for (int64_t d = 0; d < dim; ++d) to[d * stride] = from[d];

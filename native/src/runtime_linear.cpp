@@ -34,7 +34,7 @@ class PreparedRows {
   void set(const Kernels& kernels, int64_t row, int64_t begin, int64_t end, const float* x) {
     thread_local std::vector<int8_t> scratch;
     scratch.resize(size_t(weight_.padded_k + 16));
-    const RowPlace place(row - begin, end - begin);
+    const Interleaved place(row - begin, end - begin, kRowBlock);
     const int64_t block = begin + place.first;
     kernels.prepare_row(x, weight_,
                         {data_.data() + block * units_ + place.lane, place.stride,
@@ -69,11 +69,12 @@ void Runtime::linear(const Weight& weight, const float* x, int64_t m, const floa
   const int64_t bytes_per_panel = weight_bytes(weight.format, kPanel, weight.k);
   const int64_t work_per_panel = bytes_per_panel * std::max<int64_t>(1, m / 4);
   const int64_t most_tasks = std::max<int64_t>(1, panels * work_per_panel / kWorkWorthATask);
-  const int64_t num_tasks = std::min({panels, most_tasks, int64_t(pool_.num_threads()) * 4});
+  const int64_t quads = (panels + 3) / 4;  // kernels take up to four panels at once
+  const int64_t num_tasks = std::min({quads, most_tasks, int64_t(pool_.num_threads()) * 4});
   const Rows all = rows.slice(0, m);
   pool_.run(num_tasks, [&](int64_t task) {
-    multiply(kernels_, weight, all, bias, y, weight.n, panels * task / num_tasks,
-             panels * (task + 1) / num_tasks);
+    multiply(kernels_, weight, all, bias, y, weight.n, quads * task / num_tasks * 4,
+             std::min(panels, quads * (task + 1) / num_tasks * 4));
   });
 }
 

@@ -8,6 +8,8 @@
 namespace freehold {
 namespace ISA {
 
+float greatest_magnitude(const float*, int64_t);
+void quantize(const float*, int64_t, float, float, float, int8_t*);
 void prepare_row(const float*, const Weight&, const RowTarget&);
 void matmul_float32(const Weight&, const Rows&, const float*, float*, int64_t, int64_t, int64_t);
 void matmul_bf16(const Weight&, const Rows&, const float*, float*, int64_t, int64_t, int64_t);
@@ -30,6 +32,8 @@ uint64_t fold(const uint64_t*, int64_t);
 extern const Kernels CONCAT(kernels_, ISA);
 const Kernels CONCAT(kernels_, ISA) = {
     .name = ISA_NAME,
+    .greatest_magnitude = ISA::greatest_magnitude,
+    .quantize = ISA::quantize,
     .prepare_row = ISA::prepare_row,
     .matmul = {ISA::matmul_float32, ISA::matmul_bf16, ISA::matmul_int8, ISA::matmul_int4},
     .matvec_float32 = ISA::matvec_float32,
