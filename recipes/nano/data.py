@@ -12,7 +12,7 @@ from recipes.nano.passages import Message, grounded_chat
 
 def random_phrase(rng: random.Random, lang: str, held_out: bool) -> str:
     """A few words in no order that means anything: only copying can predict them."""
-    count = rng.randint(2, 12)
+    count = rng.randint(2, 30)
     if lang == "zh":
         return words.invented_hanzi(rng, count, held_out)
     drawn = [
@@ -32,14 +32,19 @@ def repeat_chat(rng: random.Random, lang: str, held_out: bool) -> list[Message]:
     ]
 
 
-def chat(seed: int, index: int, ease: float = 0.0, held_out: bool = False) -> list[Message]:
-    """Chat number `index` of the stream `seed`; `ease` 1 gives short ones, 0 the full range."""
+def chat(
+    seed: int, index: int, ease: float = 0.0, held_out: bool = False, drill: float = 0.03
+) -> list[Message]:
+    """Chat number `index` of the stream `seed`.
+
+    `ease` 1 gives short chats, 0 the full range; `drill` is the share that only repeats words.
+    """
     rng = random.Random(f"{seed}/{index}")
     lang = rng.choice(["en", "zh"])
     kind = rng.random()
     if kind < 0.10:
         return talk.small_talk(rng, lang)
-    if kind < 0.13 + 0.15 * ease:
+    if kind < 0.10 + drill:
         return repeat_chat(rng, lang, held_out)
     if rng.random() < ease:
         count = rng.randint(1, 2)

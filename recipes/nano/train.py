@@ -25,6 +25,9 @@ POOL = 1024  # chats sorted by length together, so that a batch pads little
 PEAK_LR = 3e-3
 WARMUP_STEPS = 60
 EASY_SHARE = 0.5  # part of the run over which chats grow from short to full
+# Chats that only repeat words: what they need is the copying that quoting needs, and nothing else
+# predicts them. With 3 % of them the model was still guessing names after 5 million tokens.
+DRILL, DRILL_UNTIL, DRILL_AFTER = 0.45, 0.72, 0.05
 PROMPT_SHARE, PROMPT_WEIGHT = 0.12, 0.3
 BALANCE_RATE = 0.005
 LOG_STEPS = 50
@@ -33,11 +36,13 @@ SAVE_SECONDS = 240.0
 Batch = tuple[torch.Tensor, torch.Tensor]  # ids and weights, each [batch, length]
 
 
-def pool_of_batches(tokenizer: Tokenizer, seed: int, pool: int, ease: float) -> list[Batch]:
+def pool_of_batches(
+    tokenizer: Tokenizer, seed: int, pool: int, ease: float, drill: float
+) -> list[Batch]:
     """Pool number `pool` of the stream: chats in batches of nearly equal length, shuffled."""
     rng = random.Random(f"{seed}/pool/{pool}")
     indices = range(pool * POOL, (pool + 1) * POOL)
-    rows = [encode_chat(tokenizer, data.chat(seed, index, ease)) for index in indices]
+    rows = [encode_chat(tokenizer, data.chat(seed, index, ease, drill=drill)) for index in indices]
     rows.sort(key=lambda row: -len(row[0]))
     batches, start = [], 0
     while start < len(rows):  # longest first, so that the first row of a batch sets its length
@@ -115,7 +120,8 @@ def stream(
     pool = first
     while True:
         ease = max(0.0, 1.0 - clock.share() / EASY_SHARE)
-        for batch in pool_of_batches(tokenizer, seed, pool, ease):
+        drill = DRILL if clock.share() < DRILL_UNTIL else DRILL_AFTER
+        for batch in pool_of_batches(tokenizer, seed, pool, ease, drill):
             yield pool, batch
         pool += 1
 
