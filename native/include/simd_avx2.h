@@ -32,6 +32,12 @@ inline void store(float* p, F32 v) { _mm256_storeu_ps(p, v.lo), _mm256_storeu_ps
 inline Bytes load_bytes(const void* p) {
   return {_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)p + 1)};
 }
+inline I32 load_int(const int32_t* p) {
+  return {_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)p + 1)};
+}
+inline void store_bytes(void* p, Bytes v) {
+  _mm256_storeu_si256((__m256i*)p, v.lo), _mm256_storeu_si256((__m256i*)p + 1, v.hi);
+}
 
 inline F32 fma(F32 a, F32 b, F32 c) {
   return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};

@@ -16,6 +16,8 @@ inline I32 splat_int(int32_t x) { return (I32)_mm512_set1_epi32(x); }
 inline F32 load(const float* p) { return _mm512_loadu_ps(p); }
 inline void store(float* p, F32 v) { _mm512_storeu_ps(p, v); }
 inline Bytes load_bytes(const void* p) { return _mm512_loadu_si512(p); }
+inline I32 load_int(const int32_t* p) { return (I32)_mm512_loadu_si512(p); }
+inline void store_bytes(void* p, Bytes v) { _mm512_storeu_si512(p, v); }
 
 inline F32 fma(F32 a, F32 b, F32 c) { return _mm512_fmadd_ps(a, b, c); }
 inline F32 max(F32 a, F32 b) { return _mm512_max_ps(a, b); }

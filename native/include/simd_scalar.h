@@ -23,6 +23,8 @@ inline I32 splat_int(int32_t x) { return I32{} + x; }
 inline F32 load(const float* p) { return load_as<F32>(p); }
 inline void store(float* p, F32 v) { std::memcpy(p, &v, sizeof v); }
 inline Bytes load_bytes(const void* p) { return load_as<Bytes>(p); }
+inline I32 load_int(const int32_t* p) { return load_as<I32>(p); }
+inline void store_bytes(void* p, Bytes v) { std::memcpy(p, &v, sizeof v); }
 
 inline F32 fma(F32 a, F32 b, F32 c) {  // libm's where the target has none: slow, exact
   for (int i = 0; i < 16; ++i) c[i] = __builtin_fmaf(a[i], b[i], c[i]);

@@ -15,6 +15,8 @@ void matmul_float32(const Weight&, const Rows&, const float*, float*, int64_t, i
 void matmul_bf16(const Weight&, const Rows&, const float*, float*, int64_t, int64_t, int64_t);
 void matmul_int8(const Weight&, const Rows&, const float*, float*, int64_t, int64_t, int64_t);
 void matmul_int4(const Weight&, const Rows&, const float*, float*, int64_t, int64_t, int64_t);
+void matmul_int8_tiles(const Weight&, const Rows&, const float*, float*, int64_t, int64_t, int64_t);
+void matmul_int4_tiles(const Weight&, const Rows&, const float*, float*, int64_t, int64_t, int64_t);
 void matvec_float32(const float*, const float*, int64_t, int64_t, float*);
 void add_scaled(const float*, float, int64_t, float*);
 void rms_norm(const float*, const float*, float, int64_t, float*);
@@ -35,7 +37,11 @@ const Kernels CONCAT(kernels_, ISA) = {
     .greatest_magnitude = ISA::greatest_magnitude,
     .quantize = ISA::quantize,
     .prepare_row = ISA::prepare_row,
+#ifdef ISA_HAS_TILES
+    .matmul = {ISA::matmul_float32, ISA::matmul_bf16, ISA::matmul_int8_tiles, ISA::matmul_int4_tiles},
+#else
     .matmul = {ISA::matmul_float32, ISA::matmul_bf16, ISA::matmul_int8, ISA::matmul_int4},
+#endif
     .matvec_float32 = ISA::matvec_float32,
     .add_scaled = ISA::add_scaled,
     .rms_norm = ISA::rms_norm,
