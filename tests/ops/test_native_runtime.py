@@ -1,0 +1,106 @@
+"""The native library's threads and dispatch: forks, callers at once, forced instruction sets."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from tests.ops.native_ops import ISAS, native, random
+
+from freehold.errors import ConfigError
+from freehold.types import WeightFormat
+
+
+def test_an_instruction_set_can_be_forced_by_argument_and_by_environment(monkeypatch) -> None:
+    for isa in ISAS:
+        assert native.NativeOps(1, isa).name == f"native:{isa}"
+        monkeypatch.setenv("FREEHOLD_ISA", isa)
+        assert native.isa() == isa
+    monkeypatch.delenv("FREEHOLD_ISA")
+    assert native.isa() == native.available_isas()[0]
+
+
+def test_an_instruction_set_that_is_not_here_is_refused_with_those_that_are(monkeypatch) -> None:
+    with pytest.raises(ConfigError, match=r"'nonsense'.*this CPU runs .*scalar"):
+        native.NativeOps(1, "nonsense")
+    monkeypatch.setenv("FREEHOLD_ISA", "nonsense")
+    with pytest.raises(ConfigError, match="nonsense"):
+        native.NativeOps(1)
+
+
+def test_no_threads_are_refused() -> None:
+    with pytest.raises(ConfigError, match="num_threads must be at least 1, not 0"):
+        native.NativeOps(0)
+
+
+def test_the_emulated_matrix_unit_is_never_chosen() -> None:
+    assert "amx_emulated" not in native.available_isas()
+
+
+def test_a_child_of_a_fork_computes_the_same() -> None:
+    ops = native.NativeOps(3)
+    x, weight = random(40, 512), ops.weight(random(600, 512), WeightFormat.INT8)
+    expected = ops.linear(x, weight)
+    child = os.fork()
+    if child == 0:  # without pytest: exit at once, by status
+        status = 1
+        try:
+            status = 0 if np.array_equal(ops.linear(x, weight), expected) else 2
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert np.array_equal(ops.linear(x, weight), expected)
+
+
+def test_callers_on_several_threads_take_turns() -> None:
+    ops = native.NativeOps(2)
+    x, weight = random(16, 512), ops.weight(random(600, 512), WeightFormat.INT4)
+    expected = ops.linear(x, weight)
+    is_equal = []
+
+    def call() -> None:
+        is_equal.extend(np.array_equal(ops.linear(x, weight), expected) for _ in range(50))
+
+    callers = [threading.Thread(target=call) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert is_equal == [True] * 200
+
+
+def test_the_gil_is_free_while_kernels_run() -> None:
+    ops = native.NativeOps(1)
+    x, weight = random(256, 2048), ops.weight(random(2048, 2048), WeightFormat.FLOAT32)
+    ticks, stop = [0], threading.Event()
+
+    def tick() -> None:
+        while not stop.is_set():
+            ticks[0] += 1
+            stop.wait(0.0005)
+
+    ticker = threading.Thread(target=tick)
+    ticker.start()
+    stop.wait(0.01)
+    before = ticks[0]
+    ops.linear(x, weight)  # tens of milliseconds
+    after = ticks[0]
+    stop.set()
+    ticker.join()
+    assert after > before + 1
+
+
+def test_a_process_with_sleeping_threads_exits_cleanly() -> None:
+    program = (
+        "from freehold.ops.native import NativeOps\n"
+        "import numpy as np\n"
+        "ops = NativeOps(4)\n"
+        "ops.rms_norm(np.ones((4096, 64), np.float32), np.ones(64, np.float32), 1e-6)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], timeout=30, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
