@@ -36,6 +36,7 @@ import httpx
 import checkpoints
 
 RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 NUM_PROMPT_TOKENS, NUM_OUTPUT_TOKENS = 100, 64
 TARGET = {"qwen2-1.5b": 0.8}  # decode tokens/s, one stream, ours over the peer's
 
@@ -232,6 +233,36 @@ def _shortfalls(results: dict[str, Any]) -> tuple[list[str], list[str]]:
     return short, ratios
 
 
+def _page(
+    record: dict[str, Any], results: dict[str, Any], ratios: list[str], short: list[str]
+) -> str:
+    lines = [
+        "# Performance",
+        "",
+        "Written by `benchmarks/serve.py`; the figures are in benchmarks/results/serve.json.",
+        f"Machine: {record['machine']}. {NUM_PROMPT_TOKENS}-token prompts, {NUM_OUTPUT_TOKENS} "
+        f"tokens each, seeded random weights; ours INT4, llama.cpp's server Q4_0; rounds: "
+        f"{record['rounds']}.",
+        "",
+        "| shape | streams | server | TTFT p50 s | TTFT p99 s | TPOT ms | total tok/s "
+        "| decode tok/s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for shape, servers in results.items():
+        for name, by_streams in servers.items():
+            for streams, run in by_streams.items():
+                lines.append(
+                    f"| {shape} | {streams} | {name} | {run['ttft_p50_seconds']:.2f} "
+                    f"| {run['ttft_p99_seconds']:.2f} | {1000 * run['tpot_seconds']:.1f} "
+                    f"| {run['total_tokens_per_second']:.1f} "
+                    f"| {run['decode_tokens_per_second']:.1f} |"
+                )
+    lines += ["", "Ours over llama.cpp's (TTFT: less is better):", ""]
+    lines += [f"- {ratio}" for ratio in ratios]
+    lines += [f"- falls short: {line}" for line in short]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
@@ -255,6 +286,7 @@ def main() -> None:
     record = {"machine": _machine(), "command": "benchmarks/serve.py", "rounds": args.rounds}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "serve.json").write_text(json.dumps(record | {"results": results}, indent=1) + "\n")
+    PAGE.write_text(_page(record, results, ratios, short))
     for line in short:
         print(f"short: {line}")
     print(" | ".join(ratios) or json.dumps(results))
