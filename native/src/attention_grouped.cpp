@@ -8,25 +8,34 @@ namespace {
 
 struct Scoring {
   const Attention& t;
-  int64_t panels_a_block, stride;  // of a query's scores
-  const uint16_t* panel(int64_t i) const {
-    const int64_t block = i / panels_a_block, within = i % panels_a_block;
-    return t.keys + t.blocks[block] * t.key_stride + within * t.dim * kKeyPanel;
+  int64_t panels_a_block, num_panels, stride;  // stride: of a query's scores
+  const uint16_t* keys(int64_t panel) const {
+    return t.keys + t.blocks[panel / panels_a_block] * t.key_stride +
+           panel % panels_a_block * t.dim * kKeyPanel;
+  }
+  const uint16_t* values(int64_t panel) const {
+    return t.values + t.blocks[panel / panels_a_block] * t.value_stride +
+           panel % panels_a_block * t.value_dim * kKeyPanel;
   }
 };
 
-// Scores of R queries against P panels of keys.
+// Scores of R queries against P panels of keys. Meanwhile the panels after them are fetched, and
+// these keys' values, which are as many: mixing will want them.
 template <int R, int P>
 void score_tile(const Scoring& s, int64_t query, int64_t lanes, int64_t lane, int64_t panel) {
   const float* q = s.t.queries + query * s.t.dim + lane;
-  const uint16_t* keys[P];
-  for (int p = 0; p < P; ++p) keys[p] = s.panel(panel + p);
+  const uint16_t *keys[P], *ahead[P], *values[P];
   F32 total[P][R];
-  for (int p = 0; p < P; ++p)
+  for (int p = 0; p < P; ++p) {
+    const int64_t next = panel + P + p < s.num_panels ? panel + P + p : panel;
+    keys[p] = s.keys(panel + p), ahead[p] = s.keys(next), values[p] = s.values(panel + p);
     for (int r = 0; r < R; ++r) total[p][r] = splat(0);
+  }
   for (int64_t d = 0; d < s.t.dim; d += 2, q += 2 * lanes)
     for (int p = 0; p < P; ++p) {
       const Bytes pairs = load_bytes(keys[p] + d * kKeyPanel);
+      __builtin_prefetch(ahead[p] + d * kKeyPanel);
+      __builtin_prefetch(values[p] + d * kKeyPanel, 0, 2);
       const F32 even = even_bf16(pairs), odd = odd_bf16(pairs);
       for (int r = 0; r < R; ++r) total[p][r] = fma(even, splat(q[r]), total[p][r]);
       for (int r = 0; r < R; ++r) total[p][r] = fma(odd, splat(q[lanes + r]), total[p][r]);
@@ -77,7 +86,8 @@ void grouped_attention(const Attention& t, const Partial& out) {
     return keys / t.block_size * panels_a_block + (keys % t.block_size + kKeyPanel - 1) / kKeyPanel;
   };
   const int64_t last = t.num_queries - 1;
-  const Scoring scoring{t, panels_a_block, panels_for(t.visible[last]) * kKeyPanel};
+  const int64_t num_panels = panels_for(t.visible[last]);
+  const Scoring scoring{t, panels_a_block, num_panels, num_panels * kKeyPanel};
   int64_t first = 0;
   for (; first < last && t.visible[first] == 0; ++first) out.sum[first] = 0;
   for (int64_t query = 0; query < t.num_queries; query += kQueryBlock) {

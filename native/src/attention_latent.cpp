@@ -21,6 +21,10 @@ void score_tile(const Attention& t, const float* keys, float* scores) {
   for (int r = 0; r < R; ++r) store(scores + r * kLatentQueries, total[r] * splat(t.scale));
 }
 
+void fetch(const uint16_t* latent, int64_t dim) {
+  for (int64_t d = 0; d < dim; d += 32) __builtin_prefetch(latent + d);
+}
+
 void widen(const uint16_t* latent, int64_t dim, float* out) {
   int64_t d = 0;
   for (; d + 16 <= dim; d += 16) store(out + d, load_bf16(latent + d));
@@ -28,11 +32,16 @@ void widen(const uint16_t* latent, int64_t dim, float* out) {
 }
 
 void score_all(const Attention& t, int64_t num_keys, float* keys, float* scores) {
+  const auto latent = [&](int64_t key) {
+    return t.keys + t.blocks[key / t.block_size] * t.key_stride +
+           key % t.block_size * t.latent_size;
+  };
   for (int64_t first = 0; first < num_keys; first += kKeysATile) {
     const int64_t count = num_keys - first < kKeysATile ? num_keys - first : kKeysATile;
     for (int64_t i = 0; i < count; ++i) {
-      const int64_t block = (first + i) / t.block_size, offset = (first + i) % t.block_size;
-      widen(t.keys + t.blocks[block] * t.key_stride + offset * t.latent_size, t.dim, keys + i * t.dim);
+      const int64_t key = first + i;
+      if (key + kKeysATile < num_keys) fetch(latent(key + kKeysATile), t.dim);
+      widen(latent(key), t.dim, keys + i * t.dim);
     }
     for_rows_of_block(count, [&]<int R>(int64_t key) {
       score_tile<R>(t, keys + key * t.dim, scores + (first + key) * kLatentQueries);
