@@ -163,8 +163,8 @@ def _llama_cpp(python: str, gguf: Path, scratch: Path) -> Iterator[Server]:
     command += ["--n_threads", threads, "--n_threads_batch", threads, "--n_ctx", "4096"]
     command += ["--interrupt_requests", "False"]
     with _process(command, {}, log):
-        _wait(url, "", log)
-        yield Server(url, "", gguf.stem, {"logit_bias": {"2": -100}})
+        _wait(url, "none", log)
+        yield Server(url, "none", gguf.stem, {"logit_bias": {"2": -100}})
 
 
 def _has_peer(python: str) -> bool:
