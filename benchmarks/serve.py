@@ -242,7 +242,8 @@ def _page(
         "Written by `benchmarks/serve.py`; the figures are in benchmarks/results/serve.json.",
         f"Machine: {record['machine']}. {NUM_PROMPT_TOKENS}-token prompts, {NUM_OUTPUT_TOKENS} "
         f"tokens each, seeded random weights; ours INT4, llama.cpp's server Q4_0; rounds: "
-        f"{record['rounds']}.",
+        f"{record['rounds']}. llama-cpp-python's server answers one request at a time: of several "
+        "streams, compare totals.",
         "",
         "| shape | streams | server | TTFT p50 s | TTFT p99 s | TPOT ms | total tok/s "
         "| decode tok/s |",

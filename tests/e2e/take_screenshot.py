@@ -16,12 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from conftest import start_stack, stop_stack
 
 QUESTIONS = {
-    "en-US": [
-        "What is Freehold?",
-        "Passages:\n[1] The Brackwell Institute keeps visitor badges for 30 days.\n"
-        "[2] The Kestrel Pump 40 was released in 2019 and costs 310 euros.\n\n"
-        "Question: How much does the Kestrel Pump 40 cost?",
-    ],
+    "en-US": ["Hello", "What is Freehold?", "Who are you?"],
     "zh-CN": ["你好，你是谁？", "Freehold 是什么？"],
 }
 
