@@ -32,15 +32,15 @@ void require_shape(const Array& array, std::initializer_list<int64_t> shape, con
   if (holds) return;
   const auto text = [](auto begin, auto end) {
     std::string all = "[";
-    for (auto it = begin; it != end; ++it)
-      all += (it == begin ? "" : ", ") + std::to_string(*it);
+    for (auto it = begin; it != end; ++it) all += (it == begin ? "" : ", ") + std::to_string(*it);
     return all + "]";
   };
   std::string found = "[";
   for (size_t d = 0; d < array.ndim(); ++d)
     found += (d ? ", " : "") + std::to_string(array.shape(d));
   throw nb::value_error((std::string(name) + " has shape " + found + "], expected " +
-                         text(shape.begin(), shape.end()) + ".").c_str());
+                         text(shape.begin(), shape.end()) + ".")
+                            .c_str());
 }
 
 template <class T>
@@ -48,7 +48,8 @@ void require_below(const T* values, int64_t count, int64_t bound, const char* na
   for (int64_t i = 0; i < count; ++i)
     if (values[i] < 0 || int64_t(values[i]) >= bound)
       throw nb::index_error((std::string(name) + " " + std::to_string(values[i]) +
-                             " is outside 0 to " + std::to_string(bound - 1) + ".").c_str());
+                             " is outside 0 to " + std::to_string(bound - 1) + ".")
+                                .c_str());
 }
 
 }  // namespace freehold

@@ -6,7 +6,6 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/unique_ptr.h>
-#include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
 #include <memory>
@@ -53,7 +52,8 @@ std::unique_ptr<PackedExperts> stack_experts(const std::vector<const PackedWeigh
   for (size_t e = 0; e < gate_up.size(); ++e) {
     const Weight &up = gate_up[e]->views[0], &back = down[e]->views[0];
     const Weight &first_up = gate_up[0]->views[0], &first_back = down[0]->views[0];
-    require(up.n == 2 * back.k && up.k == back.n, "gate_up is [2 * inner, hidden], down [hidden, inner].");
+    require(up.n == 2 * back.k && up.k == back.n,
+            "gate_up is [2 * inner, hidden], down [hidden, inner].");
     require(up.k == first_up.k && up.n == first_up.n && up.format == first_up.format &&
                 back.format == first_back.format && up.group_size == first_up.group_size &&
                 back.group_size == first_back.group_size,
@@ -111,8 +111,8 @@ void routed_experts(Runtime& runtime, In<float, 2> x, In<int32_t, 2> ids, In<flo
                          y.data());
 }
 
-void embedding(Runtime& runtime, In<int32_t, 1> ids, nb::ndarray<nb::ro, nb::ndim<2>, nb::c_contig> table,
-               int dtype, Out<float, 2> y) {
+void embedding(Runtime& runtime, In<int32_t, 1> ids,
+               nb::ndarray<nb::ro, nb::ndim<2>, nb::c_contig> table, int dtype, Out<float, 2> y) {
   const auto m = int64_t(ids.shape(0)), dim = int64_t(table.shape(1));
   require(dtype >= 0 && dtype <= 2 && table.itemsize() == (dtype == 0 ? 4 : 2),
           "The table does not hold its stated dtype.");
@@ -161,7 +161,8 @@ Layout check_layout(int64_t n, const PagedCache& cache, const In<int32_t, 1>& po
   require_shape(query_starts, {requests + 1}, "query_starts");
   require_below(slots.data(), n, cache.num_slots(), "Slot");
   const int32_t* starts = query_starts.data();
-  require(starts[0] == 0 && starts[requests] == n, "query_starts runs from 0 to the number of tokens.");
+  require(starts[0] == 0 && starts[requests] == n,
+          "query_starts runs from 0 to the number of tokens.");
   for (int64_t r = 0; r < requests; ++r) {
     require(starts[r] <= starts[r + 1], "query_starts must ascend.");
     if (starts[r] == starts[r + 1]) continue;
@@ -173,14 +174,14 @@ Layout check_layout(int64_t n, const PagedCache& cache, const In<int32_t, 1>& po
     require(used <= width, "A position lies beyond its request's block table.");
     require_below(block_tables.data() + r * width, used, cache.num_blocks, "Block");
   }
-  return {n, requests, width, positions.data(), query_starts.data(), block_tables.data(),
+  return {n,           requests, width, positions.data(), query_starts.data(), block_tables.data(),
           slots.data()};
 }
 
 void grouped_attention(Runtime& runtime, In<float, 3> q, In<float, 3> k, In<float, 3> v,
                        const PagedCache& cache, In<int32_t, 1> positions, In<int64_t, 1> slots,
-                       In<int32_t, 1> query_starts, In<int32_t, 2> block_tables,
-                       int64_t block_size, float scale, Out<float, 3> out) {
+                       In<int32_t, 1> query_starts, In<int32_t, 2> block_tables, int64_t block_size,
+                       float scale, Out<float, 3> out) {
   const auto n = int64_t(q.shape(0)), heads = int64_t(q.shape(1));
   require(!cache.is_latent, "A latent cache needs latent_attention.");
   require(heads % cache.num_kv_heads == 0, "Query heads must be a multiple of key heads.");
@@ -188,22 +189,26 @@ void grouped_attention(Runtime& runtime, In<float, 3> q, In<float, 3> k, In<floa
   require_shape(k, {n, cache.num_kv_heads, cache.dim}, "k");
   require_shape(v, {n, cache.num_kv_heads, cache.dim}, "v");
   require_shape(out, {n, heads, cache.dim}, "out");
-  const Layout layout = check_layout(n, cache, positions, slots, query_starts, block_tables, block_size);
+  const Layout layout =
+      check_layout(n, cache, positions, slots, query_starts, block_tables, block_size);
   nb::gil_scoped_release release;
-  runtime.attention(q.data(), k.data(), v.data(), cache, heads, cache.dim, layout, scale, out.data());
+  runtime.attention(q.data(), k.data(), v.data(), cache, heads, cache.dim, layout, scale,
+                    out.data());
 }
 
 void latent_attention(Runtime& runtime, In<float, 3> q, In<float, 2> latent,
                       const PagedCache& cache, In<int32_t, 1> positions, In<int64_t, 1> slots,
                       In<int32_t, 1> query_starts, In<int32_t, 2> block_tables, int64_t block_size,
                       float scale, Out<float, 3> out) {
-  const auto n = int64_t(q.shape(0)), heads = int64_t(q.shape(1)), value_dim = int64_t(out.shape(2));
+  const auto n = int64_t(q.shape(0)), heads = int64_t(q.shape(1)),
+             value_dim = int64_t(out.shape(2));
   require(cache.is_latent, "A grouped cache needs grouped_attention.");
   require(value_dim > 0 && value_dim <= cache.dim, "value_dim is at most the latent's size.");
   require_shape(q, {n, heads, cache.dim}, "q");
   require_shape(latent, {n, cache.dim}, "latent");
   require_shape(out, {n, heads, value_dim}, "out");
-  const Layout layout = check_layout(n, cache, positions, slots, query_starts, block_tables, block_size);
+  const Layout layout =
+      check_layout(n, cache, positions, slots, query_starts, block_tables, block_size);
   nb::gil_scoped_release release;
   runtime.attention(q.data(), latent.data(), nullptr, cache, heads, value_dim, layout, scale,
                     out.data());
@@ -220,8 +225,8 @@ void route(Runtime& runtime, In<float, 2> scores, MaybeIn<float, 1> bias, int64_
   if (bias) require_shape(*bias, {experts}, "correction_bias");
   require_shape(ids, {m, chosen}, "ids");
   require_shape(weights, {m, chosen}, "weights");
-  const Routing how{experts,     chosen,      num_groups,    num_groups_chosen,
-                    is_sigmoid,  is_top2_sum, is_normalized, scaling_factor};
+  const Routing how{experts,    chosen,      num_groups,    num_groups_chosen,
+                    is_sigmoid, is_top2_sum, is_normalized, scaling_factor};
   nb::gil_scoped_release release;
   runtime.route(scores.data(), bias ? bias->data() : nullptr, m, how, ids.data(), weights.data());
 }
@@ -245,8 +250,8 @@ void sample(Runtime& runtime, In<float, 2> logits, In<float, 1> temperature, In<
   runtime.sample(logits.data(), m, vocab, how.data(), ids.data());
 }
 
-void logprobs(Runtime& runtime, In<float, 2> logits, In<int64_t, 1> token_ids,
-              Out<float, 1> chosen, Out<int32_t, 2> top_ids, Out<float, 2> top) {
+void logprobs(Runtime& runtime, In<float, 2> logits, In<int64_t, 1> token_ids, Out<float, 1> chosen,
+              Out<int32_t, 2> top_ids, Out<float, 2> top) {
   const auto m = int64_t(logits.shape(0)), vocab = int64_t(logits.shape(1));
   const auto num_top = int64_t(top.shape(1));
   require(num_top <= vocab, "More top logprobs than tokens.");
@@ -272,27 +277,31 @@ NB_MODULE(_native, m) {
   // The views point into the matrices, which live as long as what holds them.
   m.def("stack_experts", &stack_experts, nb::keep_alive<0, 1>(), nb::keep_alive<0, 2>());
   nb::class_<PackedWeight>(m, "PackedWeight")
-      .def_prop_ro("shape", [](const PackedWeight& w) {
-        const Weight& view = w.views[0];
-        return w.count == 1 ? nb::make_tuple(view.n, view.k) : nb::make_tuple(w.count, view.n, view.k);
-      })
+      .def_prop_ro("shape",
+                   [](const PackedWeight& w) {
+                     const Weight& view = w.views[0];
+                     return w.count == 1 ? nb::make_tuple(view.n, view.k)
+                                         : nb::make_tuple(w.count, view.n, view.k);
+                   })
       .def_prop_ro("format", [](const PackedWeight& w) { return int(w.views[0].format); })
       .def_prop_ro("num_bytes", [](const PackedWeight& w) { return w.num_bytes; });
   nb::class_<PackedExperts>(m, "PackedExperts")
       .def_prop_ro("num_bytes", [](const PackedExperts& e) { return e.num_bytes; });
   nb::class_<PagedCache>(m, "PagedCache")
-      .def("__init__", [](PagedCache* self, int64_t num_blocks, int64_t block_size,
-                          int64_t num_kv_heads, int64_t dim, bool is_latent) {
-        require(num_blocks >= 0 && block_size > 0 && num_kv_heads > 0 && dim > 0,
-                "A cache has blocks, keys in them, heads and dimensions.");
-        require(is_latent || dim % 2 == 0, "head_dim must be even.");
-        new (self) PagedCache(num_blocks, block_size, num_kv_heads, dim, is_latent);
-      })
+      .def("__init__",
+           [](PagedCache* self, int64_t num_blocks, int64_t block_size, int64_t num_kv_heads,
+              int64_t dim, bool is_latent) {
+             require(num_blocks >= 0 && block_size > 0 && num_kv_heads > 0 && dim > 0,
+                     "A cache has blocks, keys in them, heads and dimensions.");
+             require(is_latent || dim % 2 == 0, "head_dim must be even.");
+             new (self) PagedCache(num_blocks, block_size, num_kv_heads, dim, is_latent);
+           })
       .def_prop_ro("num_bytes", &PagedCache::num_bytes);
   nb::class_<Runtime>(m, "Runtime")
-      .def("__init__", [](Runtime* self, const std::string& isa, int num_threads) {
-        new (self) Runtime(choose_kernels(isa), num_threads);
-      })
+      .def("__init__",
+           [](Runtime* self, const std::string& isa, int num_threads) {
+             new (self) Runtime(choose_kernels(isa), num_threads);
+           })
       .def_prop_ro("isa", [](const Runtime& r) { return std::string(r.kernels().name); })
       .def_prop_ro("num_threads", &Runtime::num_threads)
       .def("read", &read_all)

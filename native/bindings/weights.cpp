@@ -19,7 +19,8 @@ PackedWeight::PackedWeight(Format format, int64_t count, int64_t n, int64_t k, i
         .padded_k = padded,
         .group_size = format == Format::kInt4 ? group_size : padded,
         .data = data.get() + i * each,
-        .half_scales = format == Format::kInt4 ? reinterpret_cast<const uint16_t*>(its_scales) : nullptr,
+        .half_scales =
+            format == Format::kInt4 ? reinterpret_cast<const uint16_t*>(its_scales) : nullptr,
         .scales = format == Format::kInt8 ? reinterpret_cast<const float*>(its_scales) : nullptr,
     });
   }

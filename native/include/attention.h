@@ -9,9 +9,11 @@ namespace freehold::ISA {
 
 struct Mixing {
   const Attention& t;
-  int64_t row_stride;    // between the values of neighbouring keys
-  const float* weights;  // of query q and key (block, offset): [q * query_stride + …
-  int64_t query_stride, key_stride, block_stride;  // … block * block_stride + offset * key_stride]
+  int64_t row_stride;  // between the values of neighbouring keys
+  // Of query q and key (block, offset) at q * query_stride + block * block_stride +
+  // offset * key_stride.
+  const float* weights;
+  int64_t query_stride, key_stride, block_stride;
   float* mix;
 
   const uint16_t* value(int64_t block, int64_t offset) const {
@@ -35,8 +37,7 @@ inline void mix_tile(const Mixing& m, int64_t query, int64_t column, int64_t num
     for (int64_t i = 0; i < count; ++i, value += m.row_stride, w += m.key_stride)
       for (int c = 0; c < C; ++c) {
         const F32 v = load_bf16(value + 16 * c);
-        for (int r = 0; r < R; ++r)
-          total[r][c] = fma(splat(w[r * m.query_stride]), v, total[r][c]);
+        for (int r = 0; r < R; ++r) total[r][c] = fma(splat(w[r * m.query_stride]), v, total[r][c]);
       }
   }
   for (int r = 0; r < R; ++r)
@@ -57,8 +58,8 @@ inline void mix_rest(const Mixing& m, int64_t query, int64_t begin, int64_t end)
   float* mix = m.mix + query * m.t.value_dim;
   for (int64_t key = begin; key < end; ++key) {
     const int64_t block = key / m.t.block_size, offset = key % m.t.block_size;
-    const F32 w = splat(m.weights[query * m.query_stride + block * m.block_stride +
-                                  offset * m.key_stride]);
+    const F32 w =
+        splat(m.weights[query * m.query_stride + block * m.block_stride + offset * m.key_stride]);
     const uint16_t* value = m.value(block, offset);
     for (int64_t d = 0; d < m.t.value_dim; d += 16)
       store(mix + d, fma(w, load_bf16(value + d), load(mix + d)));
@@ -70,7 +71,9 @@ inline void mix_values(const Mixing& m, int64_t first) {
   const int32_t* visible = m.t.visible;
   for_rows_of_block(m.t.num_queries - first, [&]<int R>(int64_t row) {
     const int64_t query = first + row;
-    constexpr int kColumns = R > 4 ? kMixRegisters / 8 : R > 2 ? kMixRegisters / 4 : kMixRegisters / 2;
+    constexpr int kColumns = R > 4   ? kMixRegisters / 8
+                             : R > 2 ? kMixRegisters / 4
+                                     : kMixRegisters / 2;
     mix_columns<R, kColumns>(m, query, 0, visible[query]);
     for (int r = 1; r < R; ++r)
       if (visible[query + r] > visible[query])

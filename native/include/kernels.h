@@ -8,10 +8,10 @@ namespace freehold {
 
 enum class Format : int { kFloat32 = 0, kBf16 = 1, kInt8 = 2, kInt4 = 3 };
 
-constexpr int kPanel = 16;    // output columns that share a vector
-constexpr int kRowBlock = 4;  // activation rows that lie interleaved
-constexpr int kQueryBlock = 8;  // queries of grouped attention that do
-constexpr int kKeyPanel = 16; // keys of a grouped cache that share a vector
+constexpr int kPanel = 16;          // output columns that share a vector
+constexpr int kRowBlock = 4;        // activation rows that lie interleaved
+constexpr int kQueryBlock = 8;      // queries of grouped attention that do
+constexpr int kKeyPanel = 16;       // keys of a grouped cache that share a vector
 constexpr int kLatentQueries = 16;  // queries that share a vector in latent attention
 
 // A packed [n, k] matrix; layouts in pack.cpp.
@@ -30,8 +30,8 @@ struct Weight {
 struct Rows {
   int64_t num_rows, units;  // units a row
   const uint32_t* data;
-  const float* scales;       // [row], of INT8 activations
-  const int32_t* offsets;    // [block][group][rows in block]: -offset of the weights * sum of a group
+  const float* scales;     // [row], of INT8 activations
+  const int32_t* offsets;  // [block][group][rows in block]: -offset of the weights * sum of a group
 };
 
 // Where item `index` of `count` lies when `block` of them are interleaved: its value u is at
@@ -61,11 +61,11 @@ struct Attention {
   const float* queries;
   const int32_t* visible;  // [num_queries], ascending: how many keys of this run each may see
   int64_t num_queries, dim;
-  int64_t value_dim;  // a multiple of 16
-  const uint16_t *keys, *values;          // of block 0 and this key head; layouts in paged_cache.h
-  int64_t key_stride, value_stride;       // between blocks
-  const int32_t* blocks;                  // of this run
-  int64_t block_size, latent_size;        // values a latent takes in the cache
+  int64_t value_dim;                 // a multiple of 16
+  const uint16_t *keys, *values;     // of block 0 and this key head; layouts in paged_cache.h
+  int64_t key_stride, value_stride;  // between blocks
+  const int32_t* blocks;             // of this run
+  int64_t block_size, latent_size;   // values a latent takes in the cache
   float scale;
   float* scratch;  // num_queries * padded keys of the run, and 8 * dim
 };

@@ -5,8 +5,20 @@
 
 #include "kernels.h"
 #include "simd.h"
+#include "tiles.h"
 
 namespace freehold::ISA {
+
+// The 16 columns of one row and panel, or as many as there are, with the bias added.
+inline void write_panel(const Weight& w, const float* bias, float* y, int64_t ldy, int64_t row,
+                        int64_t panel, F32 v) {
+  const int64_t column = panel * kPanel, width = w.n - column;
+  float* out = y + row * ldy + column;
+  if (width >= kPanel)
+    store(out, bias ? v + load(bias + column) : v);
+  else
+    store_n(out, bias ? v + load_n(bias + column, width) : v, width);
+}
 
 // Rows [row, row + R) against panels [panel, panel + P).
 struct Tile {
@@ -26,14 +38,7 @@ struct Tile {
   int64_t num_groups() const { return w.padded_k / w.group_size; }
   const int32_t* offsets() const { return x.offsets + row * num_groups(); }
 
-  void finish(int p, int r, F32 v) const {
-    const int64_t column = (panel + p) * kPanel, width = w.n - column;
-    float* out = y + (row + r) * ldy + column;
-    if (width >= kPanel)
-      store(out, bias ? v + load(bias + column) : v);
-    else
-      store_n(out, bias ? v + load_n(bias + column, width) : v, width);
-  }
+  void finish(int p, int r, F32 v) const { write_panel(w, bias, y, ldy, row + r, panel + p, v); }
 };
 
 // Rows that stay in the second-level cache while panels stream past them.
@@ -52,12 +57,8 @@ inline void for_row_blocks(Tile tile, int64_t begin, int64_t end, Kernel kernel)
   for (int64_t block = 0; block < num_blocks; ++block) {
     tile.row = begin + block * kRowBlock;
     tile.ahead = next + block * share;
-    switch (end - tile.row) {
-      case 1: kernel.template operator()<1, P>(tile); break;
-      case 2: kernel.template operator()<2, P>(tile); break;
-      case 3: kernel.template operator()<3, P>(tile); break;
-      default: kernel.template operator()<4, P>(tile);
-    }
+    with_constant<kRowBlock>(end - tile.row,
+                             [&]<int R>() { kernel.template operator()<R, P>(tile); });
   }
 }
 
@@ -69,7 +70,9 @@ void for_tiles(const Weight& w, const Rows& x, int64_t panel_bytes, const float*
   for (int64_t begin = 0; begin < x.num_rows; begin += chunk) {
     const int64_t end = begin + chunk < x.num_rows ? begin + chunk : x.num_rows;
     int64_t panel = panel_begin;
-    const auto tile = [&] { return Tile{w, x, panel, begin, panel_bytes, bias, y, ldy, nullptr, 0}; };
+    const auto tile = [&] {
+      return Tile{w, x, panel, begin, panel_bytes, bias, y, ldy, nullptr, 0};
+    };
     for (; panel + P <= panel_end; panel += P) for_row_blocks<P>(tile(), begin, end, kernel);
     if constexpr (P > 1)
       for (; panel < panel_end; ++panel) for_row_blocks<1>(tile(), begin, end, kernel);

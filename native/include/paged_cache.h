@@ -1,5 +1,6 @@
 // The bfloat16 caches attention reads. A block holds block_size consecutive keys.
-//   grouped keys    [block][kv_head][panel of 16 keys][dim / 2][16][2]: a vector is 2 components of 16
+//   grouped keys    [block][kv_head][panel of 16 keys][dim / 2][16][2]: a vector is 2 components of
+//   16
 //                   keys; blocks whose size is not a multiple of 16 are padded to it
 //   grouped values  [block][kv_head][key][value_size]
 //   latents         [block][key][value_size]
@@ -22,8 +23,13 @@ struct PagedCache {
 
   PagedCache(int64_t num_blocks, int64_t block_size, int64_t num_kv_heads, int64_t dim,
              bool is_latent)
-      : num_blocks(num_blocks), block_size(block_size), num_kv_heads(num_kv_heads), dim(dim),
-        is_latent(is_latent), keys(allocate(key_bytes())), values(allocate(value_bytes())) {}
+      : num_blocks(num_blocks),
+        block_size(block_size),
+        num_kv_heads(num_kv_heads),
+        dim(dim),
+        is_latent(is_latent),
+        keys(allocate(key_bytes())),
+        values(allocate(value_bytes())) {}
 
   int64_t num_slots() const { return num_blocks * block_size; }
   int64_t num_bytes() const { return key_bytes() + value_bytes(); }

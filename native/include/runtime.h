@@ -37,7 +37,8 @@ class Runtime {
   void linear(const Weight& weight, const float* x, int64_t m, const float* bias, float* y);
   // x [m, heads, k] → y [m, heads, n], one matrix a head.
   void per_head_linear(const std::vector<Weight>& heads, const float* x, int64_t m, float* y);
-  void matmul_float32(const float* x, int64_t m, const float* matrix, int64_t n, int64_t k, float* y);
+  void matmul_float32(const float* x, int64_t m, const float* matrix, int64_t n, int64_t k,
+                      float* y);
   void routed_experts(const ExpertWeights& experts, const float* x, int64_t m, const int32_t* ids,
                       const float* weights, int64_t num_chosen, float* y);
 

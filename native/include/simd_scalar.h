@@ -54,7 +54,8 @@ inline F32 load_f16(const uint16_t* p) {  // scales: not negative
   F32 v;
   for (int i = 0; i < 16; ++i) {
     const uint32_t half = p[i];
-    const uint32_t normal = half >= 0x7c00 ? 0x7f800000u | (half << 13) : (half << 13) + (112u << 23);
+    const uint32_t normal =
+        half >= 0x7c00 ? 0x7f800000u | (half << 13) : (half << 13) + (112u << 23);
     const float subnormal = float(half) * 0x1p-24f;
     uint32_t bits;
     std::memcpy(&bits, &subnormal, 4);
@@ -70,7 +71,8 @@ inline Bytes low_nibbles(Bytes v) { return v & 15; }
 inline Bytes high_nibbles(Bytes v) { return v >> 4; }
 inline I32 dot_u8s8(I32 acc, Bytes w, uint32_t a) {
   const Words words = (Words)w;
-  for (int j = 0; j < 4; ++j) acc += (I32)((words >> (8 * j)) & 255) * int32_t(int8_t(a >> (8 * j)));
+  for (int j = 0; j < 4; ++j)
+    acc += (I32)((words >> (8 * j)) & 255) * int32_t(int8_t(a >> (8 * j)));
   return acc;
 }
 inline I32 dot_u4s8(I32 acc, Bytes w, uint32_t a) { return dot_u8s8(acc, w, a); }

@@ -5,22 +5,20 @@
 
 namespace freehold::ISA {
 
-// kernel.template operator()<R>(first) for consecutive runs of R that cover [0, count).
+// kernel.template operator()<R>() for R = count, which is at most Most.
+template <int Most, class Kernel>
+inline void with_constant(int64_t count, Kernel&& kernel) {
+  if constexpr (Most > 1)
+    if (count < Most) return with_constant<Most - 1>(count, kernel);
+  kernel.template operator()<Most>();
+}
+
+// kernel.template operator()<R>(first) for consecutive runs of R rows that cover [0, count).
 template <class Kernel>
 inline void for_rows_of_block(int64_t count, Kernel&& kernel) {
-  for (int64_t first = 0; first < count;) {
-    const int64_t left = count - first;
-    if constexpr (kHas32Registers) {
-      if (left >= 8) { kernel.template operator()<8>(first), first += 8; continue; }
-      if (left == 7) { kernel.template operator()<7>(first), first += 7; continue; }
-      if (left == 6) { kernel.template operator()<6>(first), first += 6; continue; }
-      if (left == 5) { kernel.template operator()<5>(first), first += 5; continue; }
-    }
-    if (left >= 4) kernel.template operator()<4>(first), first += 4;
-    else if (left == 3) kernel.template operator()<3>(first), first += 3;
-    else if (left == 2) kernel.template operator()<2>(first), first += 2;
-    else kernel.template operator()<1>(first), first += 1;
-  }
+  constexpr int kMost = kHas32Registers ? 8 : 4;
+  for (int64_t first = 0; first < count; first += kMost)
+    with_constant<kMost>(count - first, [&]<int R>() { kernel.template operator()<R>(first); });
 }
 
 }  // namespace freehold::ISA

@@ -26,7 +26,8 @@ Buffer allocate(int64_t bytes) {
   if (p == MAP_FAILED) throw std::bad_alloc();
   auto* start = static_cast<uint8_t*>(p);
   if (is_large) {
-    auto* aligned = reinterpret_cast<uint8_t*>((uintptr_t(start) + kHugePage - 1) & ~(kHugePage - 1));
+    auto* aligned =
+        reinterpret_cast<uint8_t*>((uintptr_t(start) + kHugePage - 1) & ~(kHugePage - 1));
     const size_t before = size_t(aligned - start), after = mapped - before - size;
     if (before) munmap(start, before);
     if (after) munmap(aligned + size, after);

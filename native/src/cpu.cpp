@@ -62,7 +62,8 @@ bool has_amx() {
 }
 #endif
 
-const Entry kEntries[] = {  // best first
+const Entry kEntries[] = {
+// best first
 #ifdef HAS_X86
     {&kernels_amx, has_amx},
     {&kernels_avx512_bf16, has_avx512_bf16},
@@ -89,8 +90,8 @@ const Kernels& choose_kernels(const std::string& isa) {
   for (const Entry& entry : kEntries)
     if ((wanted.empty() || wanted == entry.kernels->name) && entry.is_supported())
       return *entry.kernels;
-  throw std::invalid_argument("Instruction set '" + wanted + "' is not to be had here: this CPU runs " +
-                              available_isas() + ".");
+  throw std::invalid_argument("Instruction set '" + wanted +
+                              "' is not to be had here: this CPU runs " + available_isas() + ".");
 }
 
 }  // namespace freehold

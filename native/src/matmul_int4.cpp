@@ -23,7 +23,8 @@ void matmul_int4(const Weight& w, const Rows& x, const float* bias, float* y, in
         for (int64_t g = 0; g < num_groups; ++g, offsets += R, scales += kPanel) {
           I32 first[P][R], second[P][R];  // two chains hide the dot product's latency
           for (int p = 0; p < P; ++p)
-            for (int r = 0; r < R; ++r) first[p][r] = splat_int(offsets[r]), second[p][r] = splat_int(0);
+            for (int r = 0; r < R; ++r)
+              first[p][r] = splat_int(offsets[r]), second[p][r] = splat_int(0);
           for (int64_t k = 0; k < t.w.group_size; k += 8, weights += 64, a += 2 * R) {
             for (int p = 0; p < P; ++p) __builtin_prefetch(ahead + p * 64);
             ahead += t.ahead_step;

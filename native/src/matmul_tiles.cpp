@@ -4,8 +4,7 @@
 
 #include <cstdlib>
 
-#include "kernels.h"
-#include "simd.h"
+#include "matmul.h"
 #include "tile_unit.h"
 
 namespace freehold::ISA {
@@ -62,7 +61,8 @@ void multiply(const Chunk& chunk, int64_t tile, int64_t step, int64_t steps, Wei
     TileUnit::load<6>(weights(0, s), 64);
     TileUnit::dot<0, 4, 6>();
     if constexpr (N == 2) TileUnit::load<7>(weights(1, s), 64), TileUnit::dot<1, 4, 7>();
-    if constexpr (M == 2) TileUnit::load<5>(chunk.tile(tile + 1, s), chunk.inputs), TileUnit::dot<2, 5, 6>();
+    if constexpr (M == 2)
+      TileUnit::load<5>(chunk.tile(tile + 1, s), chunk.inputs), TileUnit::dot<2, 5, 6>();
     if constexpr (M == 2 && N == 2) TileUnit::dot<3, 5, 7>();
   }
   TileUnit::store<0>(sums.values[0][0], 64);
@@ -78,10 +78,14 @@ void for_sums(const Chunk& chunk, int64_t num_panels, int64_t step, int64_t step
   Sums sums;
   for (int64_t tile = 0; tile < chunk.num_tiles(); tile += 2) {
     const int64_t tiles = chunk.num_tiles() - tile < 2 ? 1 : 2;
-    if (tiles == 2 && num_panels == 2) multiply<2, 2>(chunk, tile, step, steps, weights, sums);
-    else if (tiles == 2) multiply<2, 1>(chunk, tile, step, steps, weights, sums);
-    else if (num_panels == 2) multiply<1, 2>(chunk, tile, step, steps, weights, sums);
-    else multiply<1, 1>(chunk, tile, step, steps, weights, sums);
+    if (tiles == 2 && num_panels == 2)
+      multiply<2, 2>(chunk, tile, step, steps, weights, sums);
+    else if (tiles == 2)
+      multiply<2, 1>(chunk, tile, step, steps, weights, sums);
+    else if (num_panels == 2)
+      multiply<1, 2>(chunk, tile, step, steps, weights, sums);
+    else
+      multiply<1, 1>(chunk, tile, step, steps, weights, sums);
     const int64_t first = tile * kTileRows, end = first + tiles * kTileRows;
     for (int64_t i = first; i < end && i < chunk.num_rows; ++i)
       for (int64_t p = 0; p < num_panels; ++p)
@@ -96,12 +100,7 @@ struct Output {
   int64_t ldy;
 
   void write(int64_t row, int64_t panel, F32 v) const {
-    const int64_t column = panel * kPanel, width = w.n - column;
-    float* out = y + row * ldy + column;
-    if (width >= kPanel)
-      store(out, bias ? v + load(bias + column) : v);
-    else
-      store_n(out, bias ? v + load_n(bias + column, width) : v, width);
+    write_panel(w, bias, y, ldy, row, panel, v);
   }
 };
 

@@ -1,7 +1,6 @@
 // Layouts, for panels of 16 output columns (16 rows of the checkpoint's matrix):
-//   INT4     [panel][k / 8][16][4] bytes: the low nibble is w[8 b + i] + 8, the high w[8 b + 4 + i] + 8
-//   INT8     [panel][k / 4][16][4] bytes: w[4 b + i] + 128
-//   BF16     [panel][k / 2][16][2]
+//   INT4     [panel][k / 8][16][4] bytes: the low nibble is w[8 b + i] + 8, the high w[8 b + 4 + i]
+//   + 8 INT8     [panel][k / 4][16][4] bytes: w[4 b + i] + 128 BF16     [panel][k / 2][16][2]
 //   float32  [panel][k][16]
 // so one vector holds the same few k of all 16 columns, and the sum along k needs no reduction.
 
@@ -116,10 +115,14 @@ int64_t padded_k(Format format, int64_t k) {
 int64_t weight_bytes(Format format, int64_t n, int64_t k) {
   const int64_t values = (n + kPanel - 1) / kPanel * kPanel * padded_k(format, k);
   switch (format) {
-    case Format::kFloat32: return values * 4;
-    case Format::kBf16: return values * 2;
-    case Format::kInt8: return values;
-    case Format::kInt4: return values / 2;
+    case Format::kFloat32:
+      return values * 4;
+    case Format::kBf16:
+      return values * 2;
+    case Format::kInt8:
+      return values;
+    case Format::kInt4:
+      return values / 2;
   }
   return 0;
 }
@@ -155,10 +158,14 @@ void pack_panel(const Kernels& kernels, const Source& source, const Weight& weig
   for (int64_t c = 0; c < kPanel && first + c < weight.n; ++c)
     widen(source, (first + c) * weight.k, weight.k, rows.data() + c * k);
   switch (weight.format) {
-    case Format::kInt4: return pack_int4(kernels, rows.data(), weight, panel, q.data());
-    case Format::kInt8: return pack_int8(kernels, rows.data(), weight, panel, q.data());
-    case Format::kBf16: return pack_bf16(rows.data(), weight, panel);
-    case Format::kFloat32: return pack_float32(rows.data(), weight, panel);
+    case Format::kInt4:
+      return pack_int4(kernels, rows.data(), weight, panel, q.data());
+    case Format::kInt8:
+      return pack_int8(kernels, rows.data(), weight, panel, q.data());
+    case Format::kBf16:
+      return pack_bf16(rows.data(), weight, panel);
+    case Format::kFloat32:
+      return pack_float32(rows.data(), weight, panel);
   }
 }
 

@@ -91,7 +91,8 @@ double exp_row(const float* logits, int64_t n, double greatest, double temperatu
       e[i + j] = v;
       lanes[j] += v;
     }
-  for (; i < n; ++i) lanes[i % 16] += e[i] = exp_double((double(logits[i]) - greatest) / temperature);
+  for (; i < n; ++i)
+    lanes[i % 16] += e[i] = exp_double((double(logits[i]) - greatest) / temperature);
   double total = 0;
   for (int j = 0; j < 16; ++j) total += lanes[j];
   return total;

@@ -31,9 +31,8 @@ void Runtime::embedding(const Source& table, int64_t dim, const int32_t* ids, in
 
 void Runtime::rms_norm(const float* x, int64_t m, int64_t dim, const float* weight, float eps,
                        float* y) {
-  for_rows(m, dim, [&](int64_t row) {
-    kernels_.rms_norm(x + row * dim, weight, eps, dim, y + row * dim);
-  });
+  for_rows(m, dim,
+           [&](int64_t row) { kernels_.rms_norm(x + row * dim, weight, eps, dim, y + row * dim); });
 }
 
 void Runtime::silu_and_mul(const float* gate_up, int64_t m, int64_t inner, float* y) {

@@ -12,8 +12,9 @@ namespace freehold {
 namespace {
 
 constexpr int64_t kRunKeys = 256;
-constexpr int64_t kGroupedQueries = 32;              // of a task
-constexpr int64_t kMostPartialBytes = int64_t(64) << 20;  // for runs of one query on several threads
+constexpr int64_t kGroupedQueries = 32;  // of a task
+constexpr int64_t kMostPartialBytes = int64_t(64)
+                                      << 20;  // for runs of one query on several threads
 
 struct Step {
   const float *q, *k, *v;
@@ -29,7 +30,8 @@ struct Step {
 
 void write_keys(const Kernels& kernels, const Step& s, int64_t row) {
   const PagedCache& c = s.cache;
-  const int64_t block = s.layout.slots[row] / c.block_size, offset = s.layout.slots[row] % c.block_size;
+  const int64_t block = s.layout.slots[row] / c.block_size,
+                offset = s.layout.slots[row] % c.block_size;
   if (c.is_latent)
     return kernels.to_bf16(s.k + row * c.dim, c.dim, c.key_block(block, 0) + offset * c.value_size);
   thread_local std::vector<uint16_t> rounded;
@@ -109,7 +111,8 @@ struct Workspace {
         .values = c.is_latent ? keys : c.value_block(0, task->kv_head),
         .key_stride = c.num_kv_heads * c.key_size,
         .value_stride = c.is_latent ? c.key_size : c.num_kv_heads * c.block_size * c.value_size,
-        .blocks = s.layout.block_tables + task->request * s.layout.max_blocks + run * s.run_blocks(),
+        .blocks =
+            s.layout.block_tables + task->request * s.layout.max_blocks + run * s.run_blocks(),
         .block_size = c.block_size,
         .latent_size = c.value_size,
         .scale = s.scale,
@@ -159,8 +162,17 @@ void attend_whole(const Kernels& kernels, const Step& s, const Task& t) {
 void Runtime::attention(const float* q, const float* k, const float* v, const PagedCache& cache,
                         int64_t num_heads, int64_t value_dim, const Layout& layout, float scale,
                         float* out) {
-  const Step step{q,         k, v, cache, layout, num_heads, num_heads / cache.num_kv_heads,
-                  value_dim, round_up(value_dim, 16), scale, out};
+  const Step step{q,
+                  k,
+                  v,
+                  cache,
+                  layout,
+                  num_heads,
+                  num_heads / cache.num_kv_heads,
+                  value_dim,
+                  round_up(value_dim, 16),
+                  scale,
+                  out};
   for_rows(layout.num_tokens, 4 * cache.num_kv_heads * cache.dim,
            [&](int64_t row) { write_keys(kernels_, step, row); });
   const std::vector<Task> tasks = tasks_of(step);
@@ -173,7 +185,8 @@ void Runtime::attention(const float* q, const float* k, const float* v, const Pa
   std::vector<Run> runs;
   int64_t floats = 0;
   for (const Task& t : tasks) floats += t.num_runs(step) * t.count * (step.value_size + 2);
-  const bool is_split = int64_t(tasks.size()) < 2 * pool_.num_threads() && pool_.num_threads() > 1 &&
+  const bool is_split = int64_t(tasks.size()) < 2 * pool_.num_threads() &&
+                        pool_.num_threads() > 1 &&
                         floats * int64_t(sizeof(float)) <= kMostPartialBytes;
   if (!is_split) {
     pool_.run(int64_t(tasks.size()),

@@ -13,9 +13,12 @@ int64_t num_panels(const Weight& weight) { return (weight.n + kPanel - 1) / kPan
 
 int64_t units_of(const Weight& weight) {
   switch (weight.format) {
-    case Format::kFloat32: return weight.padded_k;
-    case Format::kBf16: return weight.padded_k / 2;
-    default: return weight.padded_k / 4;
+    case Format::kFloat32:
+      return weight.padded_k;
+    case Format::kBf16:
+      return weight.padded_k / 2;
+    default:
+      return weight.padded_k / 4;
   }
 }
 
@@ -36,10 +39,10 @@ class PreparedRows {
     scratch.resize(size_t(weight_.padded_k + 16));
     const Interleaved place(row - begin, end - begin, kRowBlock);
     const int64_t block = begin + place.first;
-    kernels.prepare_row(x, weight_,
-                        {data_.data() + block * units_ + place.lane, place.stride,
-                         scales_.data() + row, offsets_.data() + block * num_groups_ + place.lane,
-                         scratch.data()});
+    kernels.prepare_row(
+        x, weight_,
+        {data_.data() + block * units_ + place.lane, place.stride, scales_.data() + row,
+         offsets_.data() + block * num_groups_ + place.lane, scratch.data()});
   }
 
   Rows slice(int64_t begin, int64_t end) const {
@@ -135,8 +138,8 @@ void Runtime::routed_experts(const ExpertWeights& experts, const float* x, int64
   const int64_t num_pairs = m * num_chosen, hidden = experts.gate_up[0].k;
   const int64_t inner = experts.down[0].k;
   const Grouping grouping(ids, num_pairs, int64_t(experts.gate_up.size()));
-  std::vector<float> gate_up(size_t(num_pairs * 2 * inner)),
-      activated(size_t(num_pairs * inner)), outputs(size_t(num_pairs * hidden));
+  std::vector<float> gate_up(size_t(num_pairs * 2 * inner)), activated(size_t(num_pairs * inner)),
+      outputs(size_t(num_pairs * hidden));
 
   // One product a chosen expert, all of them split evenly into runs of panels.
   const auto product = [&](const std::vector<Weight>& all, const PreparedRows& rows, float* out) {
@@ -149,8 +152,8 @@ void Runtime::routed_experts(const ExpertWeights& experts, const float* x, int64
         const auto e = size_t(at / panels);
         const int64_t end = std::min<int64_t>(panels, at % panels + stop - at);
         const int64_t begin_row = grouping.starts[e], end_row = grouping.starts[e + 1];
-        multiply(kernels_, all[size_t(grouping.experts[e])], rows.slice(begin_row, end_row), nullptr,
-                 out + begin_row * n, n, at % panels, end);
+        multiply(kernels_, all[size_t(grouping.experts[e])], rows.slice(begin_row, end_row),
+                 nullptr, out + begin_row * n, n, at % panels, end);
         at += end - at % panels;
       }
     });

@@ -80,9 +80,8 @@ class Ranking {
     const auto key = [&](int32_t id) {  // a NaN orders last
       return logits_[id] == logits_[id] ? logits_[id] : -std::numeric_limits<float>::infinity();
     };
-    std::sort(ids.begin(), ids.end(), [&](int32_t a, int32_t b) {
-      return key(a) != key(b) ? key(a) > key(b) : a < b;
-    });
+    std::sort(ids.begin(), ids.end(),
+              [&](int32_t a, int32_t b) { return key(a) != key(b) ? key(a) > key(b) : a < b; });
     return ids;
   }
 
@@ -96,7 +95,8 @@ class Ranking {
 
 }  // namespace
 
-int32_t sample_row(const Kernels& kernels, const float* logits, int64_t vocab, const Sampling& how) {
+int32_t sample_row(const Kernels& kernels, const float* logits, int64_t vocab,
+                   const Sampling& how) {
   const int64_t best = greatest_index(logits, vocab);
   const double greatest = logits[best];
   if (how.temperature == 0 || !std::isfinite(greatest)) return int32_t(best);

@@ -38,7 +38,8 @@ const Kernels CONCAT(kernels_, ISA) = {
     .quantize = ISA::quantize,
     .prepare_row = ISA::prepare_row,
 #ifdef ISA_HAS_TILES
-    .matmul = {ISA::matmul_float32, ISA::matmul_bf16, ISA::matmul_int8_tiles, ISA::matmul_int4_tiles},
+    .matmul = {ISA::matmul_float32, ISA::matmul_bf16, ISA::matmul_int8_tiles,
+               ISA::matmul_int4_tiles},
 #else
     .matmul = {ISA::matmul_float32, ISA::matmul_bf16, ISA::matmul_int8, ISA::matmul_int4},
 #endif

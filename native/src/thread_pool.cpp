@@ -29,7 +29,7 @@ inline void pause() {
 
 struct ThreadPool::Team {
   std::vector<std::thread> threads;
-  std::mutex turn;  // held by the caller whose job runs
+  std::mutex turn;            // held by the caller whose job runs
   std::atomic<int> epoch{0};  // counts jobs; what sleepers wait on
   std::atomic<bool> is_open{false};
   std::atomic<bool> is_stopping{false};

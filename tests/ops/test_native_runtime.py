@@ -27,6 +27,9 @@ def test_an_instruction_set_can_be_forced_by_argument_and_by_environment(monkeyp
 def test_an_instruction_set_that_is_not_here_is_refused_with_those_that_are(monkeypatch) -> None:
     with pytest.raises(ConfigError, match=r"'nonsense'.*this CPU runs .*scalar"):
         native.NativeOps(1, "nonsense")
+    for isa in {"amx", "avx512_bf16", "avx512_vnni", "avx2"} - set(ISAS):  # known, but not here
+        with pytest.raises(ConfigError, match=rf"'{isa}' is not to be had here"):
+            native.NativeOps(1, isa)
     monkeypatch.setenv("FREEHOLD_ISA", "nonsense")
     with pytest.raises(ConfigError, match="nonsense"):
         native.NativeOps(1)
