@@ -43,8 +43,10 @@ def test_integer_products_equal_the_truth_to_the_bit(ops, format, k, n) -> None:
 def test_every_group_size_and_stored_type_is_rounded_as_the_truth_does(
     ops, group_size, dtype
 ) -> None:
-    w = random(40, 256).astype(dtype)
+    w = random(40, 256)
     w[3], w[5, :128] = 0, 1e-7  # a row of zeros; groups whose scale is subnormal or zero
+    w[7, 0], w[8, 0] = 7 + 7 * 2.0**-11, 7 + 21 * 2.0**-11  # scales halfway between two float16
+    w = w.astype(dtype)
     x = random(18, 256, seed=1)
     for format in INTEGERS:
         expected = REFERENCE.linear(x, REFERENCE.weight(w, format, group_size))
