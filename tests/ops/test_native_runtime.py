@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -44,19 +45,30 @@ def test_the_emulated_matrix_unit_is_never_chosen() -> None:
     assert "amx_emulated" not in native.available_isas()
 
 
-def test_a_child_of_a_fork_computes_the_same() -> None:
+def test_a_child_computes_the_same_though_forked_in_the_middle_of_a_product() -> None:
     ops = native.NativeOps(3)
-    x, weight = random(40, 512), ops.weight(random(600, 512), WeightFormat.INT8)
+    x, weight = random(64, 512), ops.weight(random(600, 512), WeightFormat.INT8)
     expected = ops.linear(x, weight)
-    child = os.fork()
-    if child == 0:  # without pytest: exit at once, by status
-        status = 1
-        try:
-            status = 0 if np.array_equal(ops.linear(x, weight), expected) else 2
-        finally:
-            os._exit(status)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
+    stop = threading.Event()
+
+    def keep_busy() -> None:
+        while not stop.is_set():
+            ops.linear(x, weight)
+
+    busy = threading.Thread(target=keep_busy)
+    busy.start()
+    statuses = []
+    try:
+        for _ in range(5):
+            child = os.fork()
+            if child == 0:  # without pytest: exit at once, by status
+                signal.alarm(10)  # a lock that nobody is left to open
+                os._exit(0 if np.array_equal(ops.linear(x, weight), expected) else 2)
+            statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    finally:
+        stop.set()
+        busy.join()
+    assert statuses == [0] * 5
     assert np.array_equal(ops.linear(x, weight), expected)
 
 
