@@ -24,6 +24,7 @@ from freehold.serving.gateway.metrics import Metrics
 from freehold.types import ChatMessage, FinishReason, SamplingParams
 
 RPC_SLACK_SECONDS = 10.0
+MIN_RATE_SECONDS = 0.01  # a shorter answer arrives in bursts: its tokens/s would say nothing
 MERGE_QUEUE_EVENTS = 64  # read ahead of a slow client; gRPC's flow control holds back the rest
 
 Prompt = tuple[ChatMessage, ...] | str | tuple[int, ...]  # a chat, a text, token ids
@@ -53,7 +54,7 @@ class Usage:
     completion_tokens: int = 0
     reasoning_tokens: int = 0
     ttft_seconds: float | None = None
-    tokens_per_second: float | None = None  # between the first and the last token
+    tokens_per_second: float | None = None  # first to last token; None if too short to time
 
 
 @dataclass(slots=True)
@@ -156,7 +157,7 @@ class Generation:
         if self._first_token_time:
             usage.ttft_seconds = self._first_token_time - self._start_time
             span = self._last_token_time - self._first_token_time
-            if usage.completion_tokens > 1 and span > 0:
+            if usage.completion_tokens > 1 and span >= MIN_RATE_SECONDS:
                 usage.tokens_per_second = (usage.completion_tokens - 1) / span
         return usage
 
