@@ -1,0 +1,72 @@
+"""Freehold in this process, driven through `Engine.step`. Read `columns.py` first."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import columns
+
+from freehold.engine import EngineConfig, Request, load_engine
+from freehold.model.inspect import inspect
+from freehold.ops.create import create
+from freehold.types import SamplingParams, WeightFormat
+
+
+class Freehold:
+    def __init__(self, plan: dict[str, Any]) -> None:
+        self.path, self.format = Path(plan["path"]), WeightFormat(plan["format"])
+        self.ops = create("native", num_threads=plan["threads"])
+        loaded = load_engine(
+            self.path,
+            quantize=self.format,
+            ops=self.ops,
+            config=EngineConfig(num_blocks=plan["cache_tokens"] // 16),
+        )
+        self.engine, self.revision = loaded.engine, loaded.revision
+        self.cache_tokens = plan["cache_tokens"]
+        self.num_requests = 0
+
+    def generate(
+        self, prompts: list[list[int]], num_tokens: int, is_copy: bool
+    ) -> list[list[float]]:
+        sampling = SamplingParams(max_tokens=num_tokens, temperature=0.0, ignore_eos=True)
+        times: dict[str, list[float]] = {}
+        started = time.perf_counter()
+        for token_ids in prompts:
+            self.num_requests += 1
+            name = str(self.num_requests)
+            times[name] = []
+            self.engine.add(Request(name, token_ids, sampling))
+        while self.engine.has_work:
+            for event in self.engine.step():
+                times[event.request_id].append(time.perf_counter() - started)
+        return list(times.values())
+
+    def facts(self) -> dict[str, Any]:
+        report = inspect(self.path, self.format)
+        config = json.loads((self.path / "config.json").read_text())
+        held = report.loaded_bytes_by_kind
+        idle = held.get("experts", 0)  # one row's: all but the experts it is routed to
+        if idle:
+            idle -= idle * config["num_experts_per_tok"] // config["n_routed_experts"]
+        vocabulary = config["vocab_size"] * config["hidden_size"]
+        vocabulary *= 1 if config["tie_word_embeddings"] else 2
+        return {
+            "ops": self.ops.name,
+            "weight_bytes": sum(held.values()) - held["embedding"],  # that one stays in the file
+            "cache_bytes": report.kv_bytes_per_token * self.cache_tokens,
+            "step_bytes": sum(held.values())
+            - held["embedding"]
+            - idle
+            # of one stream, whose context grows from the prompt by the tokens decoded
+            + report.kv_bytes_per_token
+            * (columns.NUM_PROMPT_TOKENS + columns.NUM_DECODE_TOKENS // 2),
+            "operations_per_prompt_token": 2 * (report.num_active_parameters - vocabulary),
+        }
+
+
+if __name__ == "__main__":
+    columns.main(Freehold)
