@@ -73,13 +73,17 @@ PEERS = {
 }
 
 
+def has_modules(python: str, modules: str) -> bool:
+    return subprocess.run([python, "-c", f"import {modules}"], capture_output=True).returncode == 0
+
+
 def installed(wanted: list[str], peer_python: str, openvino_python: str) -> dict[str, Peer]:
     pythons = {"llama.cpp": peer_python, "openvino": openvino_python}
     found = {}
     for name in ["freehold", *wanted]:
         script, needs = PEERS[name]
         python = pythons.get(name, sys.executable)
-        if subprocess.run([python, "-c", f"import {needs}"], capture_output=True).returncode:
+        if not has_modules(python, needs):
             print(f"{name} is left out: {python} lacks {needs}", file=sys.stderr)
             continue
         found[name] = Peer(name, script, needs, python, _converter(name, python))
