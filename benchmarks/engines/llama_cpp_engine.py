@@ -101,7 +101,7 @@ class LlamaCpp:
             stream.tokens += columns.prompt(1, (index, len(stream.times)))
 
     def facts(self) -> dict[str, Any]:
-        return {"weight_bytes": {"file": llama.llama_model_size(self.model)}}
+        return {"weight_bytes": llama.llama_model_size(self.model)}
 
 
 if __name__ == "__main__":
