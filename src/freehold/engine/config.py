@@ -21,6 +21,7 @@ class EngineConfig:
     max_num_requests: int = 64  # running at once; more wait
     max_num_batched_tokens: int = 512  # the token budget of a step
     enable_prefix_cache: bool = True
+    keep_packed: bool = True  # packed weights stay on disk beside the checkpoint
 
     def __post_init__(self) -> None:
         for name in ("block_size", "max_num_requests", "max_num_batched_tokens"):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from freehold.ops import DEFAULT_GROUP_SIZE, BatchLayout, RoutingSpec
+from freehold.ops import DEFAULT_GROUP_SIZE, BatchLayout, PackedBytes, RoutingSpec
 from freehold.ops.quantize import int4_group_size, quantize_int4, quantize_int8, quantize_rows
 from freehold.types import WeightFormat
 
@@ -74,6 +74,7 @@ class LatentCache:
 
 class ReferenceOps:
     name = "reference"
+    pack_layout: str | None = None
 
     # Weights
 
@@ -95,16 +96,15 @@ class ReferenceOps:
         return ReferenceWeight(WeightFormat.FLOAT32, _float32(tensor))
 
     def expert_weights(
-        self,
-        gate_up: Sequence[npt.NDArray[Any]],
-        down: Sequence[npt.NDArray[Any]],
-        format: WeightFormat,
-        group_size: int = DEFAULT_GROUP_SIZE,
+        self, gate_up: Sequence[ReferenceWeight], down: Sequence[ReferenceWeight]
     ) -> ReferenceExperts:
-        return ReferenceExperts(
-            [self.weight(matrix, format, group_size) for matrix in gate_up],
-            [self.weight(matrix, format, group_size) for matrix in down],
-        )
+        return ReferenceExperts(list(gate_up), list(down))
+
+    def packed(self, weight: ReferenceWeight) -> PackedBytes:
+        raise ValueError("The reference packs nothing.")
+
+    def unpacked(self, packed: PackedBytes) -> ReferenceWeight:
+        raise ValueError("The reference packs nothing.")
 
     def embedding_table(self, tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return tensor
