@@ -22,6 +22,7 @@ from freehold.engine.request import Request, RequestState
 from freehold.engine.sampler import Draw, Sample, Sampler
 from freehold.engine.scheduler import Scheduler
 from freehold.engine.stats import EngineStats
+from freehold.engine.step_budget import StepBudget
 from freehold.engine.structured import GrammarCompiler
 from freehold.errors import FreeholdError, InvalidRequest, InvalidSchema
 from freehold.types import FinishReason, TokenEvent
@@ -71,8 +72,8 @@ class Engine:
         )
         self.scheduler = Scheduler(
             self.block_manager,
+            StepBudget(config.max_num_batched_tokens, config.max_step_seconds),
             max_num_requests=config.max_num_requests,
-            max_num_batched_tokens=config.max_num_batched_tokens,
         )
         self._tokenizer = tokenizer
         self._vocab_size = model.config.vocab_size
@@ -163,13 +164,17 @@ class Engine:
         """Run the next batch; the events of one request are in order."""
         started = time.perf_counter()
         self._expire()
+        num_tokens = 0
         if batch := self.scheduler.schedule():
+            num_tokens = sum(scheduled.num_tokens for scheduled in batch)
             rows = self._runner.forward(batch)
             self._logprobs.score_prompt(self._runner, rows)
             self._advance(rows, *self._sample(rows))
         events, self._events = self._events, []
+        seconds = time.perf_counter() - started
+        self.scheduler.budget.observe(num_tokens, seconds)
         self._steps_total += 1
-        self._step_seconds_total += time.perf_counter() - started
+        self._step_seconds_total += seconds
         return events
 
     def take_failures(self) -> list[tuple[str, FreeholdError]]:
