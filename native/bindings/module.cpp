@@ -260,6 +260,20 @@ void logprobs(Runtime& runtime, In<float, 2> logits, In<int64_t, 1> token_ids, O
                    top_ids.data(), top.data());
 }
 
+// Keys and values as writable views [num_blocks, bytes].
+nb::list cache_memory(nb::handle self) {
+  const auto& cache = nb::cast<const PagedCache&>(self);
+  nb::list parts;
+  const auto add = [&](const Buffer& buffer, int64_t bytes) {
+    if (cache.num_blocks == 0 || bytes == 0) return;
+    parts.append(nb::ndarray<nb::numpy, uint8_t, nb::ndim<2>>(
+        buffer.get(), {size_t(cache.num_blocks), size_t(bytes / cache.num_blocks)}, self));
+  };
+  add(cache.keys, cache.key_bytes());
+  add(cache.values, cache.value_bytes());
+  return parts;
+}
+
 uint64_t read_all(Runtime& runtime, In<uint64_t, 1> words) {
   nb::gil_scoped_release release;
   return runtime.read(words.data(), int64_t(words.shape(0)));
@@ -272,6 +286,7 @@ NB_MODULE(_native, m) {
   // The views point into the matrices, which live as long as what holds them.
   m.def("stack_experts", &stack_experts, nb::keep_alive<0, 1>(), nb::keep_alive<0, 2>());
   m.attr("PACK_LAYOUT_VERSION") = kPackLayoutVersion;
+  m.attr("CACHE_LAYOUT_VERSION") = kCacheLayoutVersion;
   nb::class_<PackedWeight>(m, "PackedWeight")
       .def("__init__",
            [](PackedWeight* self, int format, int64_t count, int64_t n, int64_t k,
@@ -305,7 +320,8 @@ NB_MODULE(_native, m) {
              require(is_latent || dim % 2 == 0, "head_dim must be even.");
              new (self) PagedCache(num_blocks, block_size, num_kv_heads, dim, is_latent);
            })
-      .def_prop_ro("num_bytes", &PagedCache::num_bytes);
+      .def_prop_ro("num_bytes", &PagedCache::num_bytes)
+      .def("memory", &cache_memory);
   nb::class_<Runtime>(m, "Runtime")
       .def("__init__",
            [](Runtime* self, const std::string& isa, int num_threads) {

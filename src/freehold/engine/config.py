@@ -6,6 +6,7 @@ Knows no model beyond its cache's bytes a token. Read `engine.py` next.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from freehold.errors import ConfigError, NotEnoughMemory
 
@@ -22,6 +23,8 @@ class EngineConfig:
     max_num_batched_tokens: int = 512  # the token budget of a step
     max_step_seconds: float | None = 0.2  # about; long prompts are cut to it. None: no such bound
     enable_prefix_cache: bool = True
+    prefix_store: Path | None = None  # where prefixes used twice outlive a restart
+    prefix_store_bytes: int = 1 << 30
     keep_packed: bool = True  # packed weights stay on disk beside the checkpoint
 
     def __post_init__(self) -> None:

@@ -64,6 +64,7 @@ class RoutingSpec:
 class Ops(Protocol):
     name: str  # "reference", "native:avx512_vnni" …
     pack_layout: str | None  # whose and which version packed bytes are; None: packs nothing
+    cache_layout: str  # whose and which version the memory of a cache is
 
     # Weights: checkpoint arrays in (float32, ml_dtypes bfloat16, float16), this Ops' form out
 
@@ -152,6 +153,11 @@ class Ops(Protocol):
     ) -> Cache: ...
 
     def latent_cache(self, num_blocks: int, block_size: int, latent_dim: int) -> Cache: ...
+
+    def cache_memory(self, cache: Cache, block_size: int) -> list[npt.NDArray[np.uint8]]:
+        """A cache's own memory, by block: writable views [num_blocks, bytes]. Bytes moved to the
+        same place of another cache of this `cache_layout` and shape mean the same there."""
+        ...
 
     def grouped_attention(
         self, q: Array, k: Array, v: Array, cache: Cache, layout: BatchLayout, scale: float

@@ -76,6 +76,7 @@ class NativeOps:
             raise ConfigError(str(error), param="FREEHOLD_ISA") from None
         self.isa: str = self._native.isa
         self.name = f"native:{self.isa}"
+        self.cache_layout = f"{self.name}:{_native.CACHE_LAYOUT_VERSION}"
 
     # Weights
 
@@ -159,6 +160,11 @@ class NativeOps:
 
     def latent_cache(self, num_blocks: int, block_size: int, latent_dim: int) -> _native.PagedCache:
         return _native.PagedCache(num_blocks, block_size, 1, latent_dim, True)
+
+    def cache_memory(
+        self, cache: _native.PagedCache, block_size: int
+    ) -> list[npt.NDArray[np.uint8]]:
+        return cache.memory()
 
     def grouped_attention(
         self, q: F32, k: F32, v: F32, cache: _native.PagedCache, layout: BatchLayout, scale: float

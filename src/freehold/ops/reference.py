@@ -75,6 +75,7 @@ class LatentCache:
 class ReferenceOps:
     name = "reference"
     pack_layout: str | None = None
+    cache_layout = "reference:1"
 
     # Weights
 
@@ -169,6 +170,12 @@ class ReferenceOps:
 
     def latent_cache(self, num_blocks: int, block_size: int, latent_dim: int) -> LatentCache:
         return LatentCache(np.zeros((num_blocks * block_size, latent_dim), np.float32))
+
+    def cache_memory(
+        self, cache: GroupedCache | LatentCache, block_size: int
+    ) -> list[npt.NDArray[np.uint8]]:
+        parts = [cache.latents] if isinstance(cache, LatentCache) else [cache.keys, cache.values]
+        return [part.reshape(len(part) // block_size, -1).view(np.uint8) for part in parts]
 
     def grouped_attention(
         self, q: F32, k: F32, v: F32, cache: GroupedCache, layout: BatchLayout, scale: float
