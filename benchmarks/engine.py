@@ -78,7 +78,6 @@ def _run(peer: peers.Peer, case: Case, round_number: int, path: Path) -> dict[st
         "format": case.format,
         "threads": len(os.sched_getaffinity(0)),
         "cache_tokens": CACHE_TOKENS,
-        "copies": peer.name != "freehold",
         "seed": round_number,
         "spawned": time.time(),
     }

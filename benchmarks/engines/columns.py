@@ -20,11 +20,14 @@ FIRST_TOKEN, NUM_TOKENS = 300, 10_000  # ids that prompts draw from: none of the
 
 
 class Driver(Protocol):
+    can_prepare: bool  # keys of prompts can be there before the streams start
+
     def generate(
-        self, prompts: list[list[int]], num_tokens: int, is_copy: bool
+        self, prompts: list[list[int]], num_tokens: int, is_prepared: bool
     ) -> list[list[float]]:
-        """The time of each token of each stream. `is_copy`: the prompts are equal, their keys may
-        be computed once and copied."""
+        """The time of each token of each stream, `num_tokens` at least. `is_prepared`: the prompts'
+        keys are computed before the clock starts, where the engine can; it may use the first
+        prompt's for all."""
         ...
 
     def facts(self) -> dict[str, Any]:
@@ -40,6 +43,7 @@ def prompt(length: int, seed: object) -> list[int]:
 def decode_rate(times: list[list[float]]) -> float:
     """Tokens a second of all streams together, from when all decode until the first has ended."""
     start, end = max(t[0] for t in times), min(t[-1] for t in times)
+    assert start < end, "the first stream ended before the last began"
     return sum(start < moment <= end for t in times for moment in t) / (end - start)
 
 
@@ -53,20 +57,18 @@ def measure(driver: Driver, plan: dict[str, Any]) -> dict[str, Any]:
             for i in range(2 if length <= 512 else 1)
         ]
         columns["prompt"][str(length)] = length / min(seconds)
-    for num_streams in sorted({*plan["streams"], *plan["ttft"]}):
-        is_copy = num_streams not in plan["ttft"] and plan["copies"]
+    for num_streams in plan["ttft"]:
         prompts = [
-            prompt(NUM_PROMPT_TOKENS, (seed, num_streams, 0 if is_copy else i))
-            for i in range(num_streams)
+            prompt(NUM_PROMPT_TOKENS, (seed, num_streams, "ttft", i)) for i in range(num_streams)
         ]
-        # While the last prompts are computed the first streams decode already.
-        num_lead = 0 if is_copy else num_streams * NUM_PROMPT_TOKENS // 512
-        num_tokens = 1 + num_lead + NUM_DECODE_TOKENS if num_streams in plan["streams"] else 1
-        times = driver.generate(prompts, num_tokens, is_copy)
-        if num_streams in plan["streams"]:
-            columns["decode"][str(num_streams)] = decode_rate(times)
-        if num_streams in plan["ttft"]:
-            columns["ttft"][str(num_streams)] = sorted(t[0] for t in times)
+        times = driver.generate(prompts, 8, False)
+        columns["ttft"][str(num_streams)] = sorted(t[0] for t in times)
+    # Unprepared, the first streams decode while the last prompts are computed.
+    for num_streams in plan["streams"]:
+        prompts = [prompt(NUM_PROMPT_TOKENS, (seed, num_streams, i)) for i in range(num_streams)]
+        num_lead = 0 if driver.can_prepare else num_streams * NUM_PROMPT_TOKENS // 512
+        times = driver.generate(prompts, 1 + num_lead + NUM_DECODE_TOKENS, True)
+        columns["decode"][str(num_streams)] = decode_rate(times)
     return columns
 
 
@@ -74,7 +76,11 @@ def resident_bytes() -> dict[str, int]:
     """PSS counts a page that several processes map once, divided among them."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
     fields = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
-    return {"pss_bytes": fields["Pss"], "rss_bytes": fields["Rss"]}
+    return {
+        "pss_bytes": fields["Pss"],
+        "rss_bytes": fields["Rss"],
+        "pss_of_files_bytes": fields["Pss_File"],
+    }
 
 
 def main(load: Callable[[dict[str, Any]], Driver]) -> None:

@@ -26,6 +26,8 @@ class Stream:
 
 
 class LlamaCpp:
+    can_prepare = True  # by copying the first stream's keys
+
     def __init__(self, plan: dict[str, Any]) -> None:
         llama.llama_log_set(QUIET, None)
         llama.llama_backend_init()
@@ -55,20 +57,21 @@ class LlamaCpp:
         self.made_for = (num_streams, tokens_per_stream)
 
     def generate(
-        self, prompts: list[list[int]], num_tokens: int, is_copy: bool
+        self, prompts: list[list[int]], num_tokens: int, is_prepared: bool
     ) -> list[list[float]]:
         longest = max(map(len, prompts)) + num_tokens
         self._make_context(len(prompts), -(-longest // 256) * 256)
         memory = llama.llama_get_memory(self.context)
         llama.llama_memory_clear(memory, False)
         streams = [Stream(list(tokens)) for tokens in prompts]
+        if is_prepared:
+            self._step(streams[:1], time.perf_counter())
+            for i, stream in enumerate(streams):
+                stream.tokens = streams[0].tokens[:-1] + columns.prompt(1, i)
+                stream.num_computed, stream.times = streams[0].num_computed, []
+                if i:
+                    llama.llama_memory_seq_cp(memory, 0, i, -1, -1)
         started = time.perf_counter()
-        if is_copy:
-            self._step(streams[:1], started)
-            for i, stream in enumerate(streams[1:], 1):
-                llama.llama_memory_seq_cp(memory, 0, i, -1, -1)
-                stream.num_computed = streams[0].num_computed
-                stream.times, stream.tokens = list(streams[0].times), list(streams[0].tokens)
         while any(len(stream.times) < num_tokens for stream in streams):
             self._step([s for s in streams if len(s.times) < num_tokens], started, streams)
         return [stream.times for stream in streams]

@@ -13,6 +13,8 @@ import openvino_genai as genai
 
 
 class OpenVino:
+    can_prepare = False
+
     def __init__(self, plan: dict[str, Any]) -> None:
         scheduler = genai.SchedulerConfig()
         scheduler.max_num_batched_tokens = 512
@@ -25,7 +27,7 @@ class OpenVino:
         self.num_requests = 0
 
     def generate(
-        self, prompts: list[list[int]], num_tokens: int, is_copy: bool
+        self, prompts: list[list[int]], num_tokens: int, is_prepared: bool
     ) -> list[list[float]]:
         config = genai.GenerationConfig()
         config.max_new_tokens, config.ignore_eos, config.do_sample = num_tokens, True, False

@@ -14,6 +14,8 @@ from transformers import AutoModelForCausalLM
 
 
 class Transformers:
+    can_prepare = False
+
     def __init__(self, plan: dict[str, Any]) -> None:
         torch.set_num_threads(plan["threads"])
         self.model = AutoModelForCausalLM.from_pretrained(
@@ -23,7 +25,7 @@ class Transformers:
 
     @torch.inference_mode()
     def generate(
-        self, prompts: list[list[int]], num_tokens: int, is_copy: bool
+        self, prompts: list[list[int]], num_tokens: int, is_prepared: bool
     ) -> list[list[float]]:
         tokens, cache = torch.tensor(prompts), None
         times: list[float] = []
