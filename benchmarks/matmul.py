@@ -90,12 +90,13 @@ def torch_rungs(w: np.ndarray, x: np.ndarray) -> Iterator[Rung]:
         weight, inputs = by_rows.to(dtype), torch.from_numpy(x).to(dtype)
         size = weight.nbytes
         weights = itertools.cycle([weight.clone() for _ in range(-(-MIN_WEIGHT_BYTES // size))])
-        linear = torch.nn.functional.linear
         yield Rung(
             f"oneDNN {name}",
             name,
             size,
-            lambda rows, i=inputs, w=weights: (linear(i[:rows], next(w)), None)[1],
+            lambda rows, i=inputs, w=weights: (torch.nn.functional.linear(i[:rows], next(w)), None)[
+                1
+            ],
         )
     integers = torch.ones((N, K), dtype=torch.int8)
     small = torch.ones((max(ROWS), K), dtype=torch.int8)

@@ -1,5 +1,5 @@
-"""Writes the random checkpoint of `checkpoints.py` as OpenVINO IR: INT4 in symmetric groups of 64 as
-ours, embeddings and head INT8. Needs optimum-intel, nncf and torch:
+"""Writes the random checkpoint of `checkpoints.py` as OpenVINO IR: INT4 in symmetric groups of 64
+as ours, embeddings and head INT8. Needs optimum-intel, nncf and torch:
 
     python benchmarks/openvino_peer.py CHECKPOINT_DIRECTORY OUT_DIRECTORY
 """
