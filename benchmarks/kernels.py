@@ -43,11 +43,6 @@ def best_seconds(run: Callable[[], object], repeats: int = 7) -> float:
     return min(seconds)
 
 
-def read_bytes_per_second(ops: NativeOps) -> float:
-    words = np.ones(1 << 25, np.uint64)  # 256 MiB
-    return words.nbytes / best_seconds(lambda: ops._native.read(words))
-
-
 class Step:
     """The operations of one step over `layers` layers; results are thrown away."""
 
@@ -115,9 +110,9 @@ class Step:
 def measure(ops: NativeOps, format: WeightFormat) -> list[dict[str, float]]:
     step, rows_of_table = Step(ops, format, LAYERS), []
     for rows in (1, 4, 8, 16, 32, 64):
-        before = read_bytes_per_second(ops)  # memory is shared and its speed drifts: read beside
+        before = ops.read_bytes_per_second()  # memory is shared and its speed drifts: read beside
         linear_seconds = best_seconds(lambda rows=rows: step.linears(rows), 5)
-        read_speed = max(before, read_bytes_per_second(ops))
+        read_speed = max(before, ops.read_bytes_per_second())
         layout, caches = step.batch(rows)
         step_seconds = best_seconds(lambda r=rows, b=(layout, caches): step.whole(r, *b), 3)
         speed = step.layer_bytes * LAYERS / linear_seconds

@@ -16,12 +16,9 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
-
 from freehold.ops.native import NativeOps
 
 SOURCE = Path(__file__).parent / "ladder.cpp"
-READ_BYTES = 512 << 20  # far beyond the caches
 PEAKS = ("int8", "bf16", "float32")
 
 
@@ -51,20 +48,10 @@ def library() -> ctypes.CDLL:
 
 def limits() -> dict[str, float]:
     """Of all cores together; the best of a few tries, since only others make it less."""
-    found = {"read_bytes_per_second": _read_speed()}
+    found = {"read_bytes_per_second": NativeOps().read_bytes_per_second()}
     for peak in PEAKS:
         found[f"{peak}_operations_per_second"] = max(_peak(peak) for _ in range(3))
     return found
-
-
-def _read_speed() -> float:
-    ops, words = NativeOps(), np.ones(READ_BYTES // 8, np.uint64)
-    seconds = []
-    for _ in range(6):
-        started = time.perf_counter()
-        ops._native.read(words)
-        seconds.append(time.perf_counter() - started)
-    return READ_BYTES / min(seconds)
 
 
 def _peak(kind: str) -> float:

@@ -56,22 +56,15 @@ class Freehold:
     def facts(self) -> dict[str, Any]:
         report = inspect(self.path, self.format)
         config = json.loads((self.path / "config.json").read_text())
-        held = report.loaded_bytes_by_kind
-        idle = held.get("experts", 0)  # one row's: all but the experts it is routed to
-        if idle:
-            idle -= idle * config["num_experts_per_tok"] // config["n_routed_experts"]
         vocabulary = config["vocab_size"] * config["hidden_size"]
         vocabulary *= 1 if config["tie_word_embeddings"] else 2
+        context = columns.NUM_PROMPT_TOKENS + columns.NUM_DECODE_TOKENS // 2
+        held = report.loaded_bytes_by_kind
         return {
             "ops": self.ops.name,
             "weight_bytes": sum(held.values()) - held["embedding"],  # that one stays in the file
             "cache_bytes": report.kv_bytes_per_token * self.cache_tokens,
-            "step_bytes": sum(held.values())
-            - held["embedding"]
-            - idle
-            # of one stream, whose context grows from the prompt by the tokens decoded
-            + report.kv_bytes_per_token
-            * (columns.NUM_PROMPT_TOKENS + columns.NUM_DECODE_TOKENS // 2),
+            "step_bytes": report.read_bytes_per_token + report.kv_bytes_per_token * context,
             "operations_per_prompt_token": 2 * (report.num_active_parameters - vocabulary),
         }
 

@@ -8,6 +8,7 @@ native/include/kernels.h next.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,6 +78,16 @@ class NativeOps:
         self.isa: str = self._native.isa
         self.name = f"native:{self.isa}"
         self.cache_layout = f"{self.name}:{_native.CACHE_LAYOUT_VERSION}"
+
+    def read_bytes_per_second(self) -> float:
+        """A plain read of memory beyond the caches, by all threads: what bounds decoding."""
+        words = np.ones(1 << 26, np.uint64)  # 512 MiB
+        seconds = []
+        for _ in range(5):
+            started = time.perf_counter()
+            self._native.read(words)
+            seconds.append(time.perf_counter() - started)
+        return float(words.nbytes / min(seconds))
 
     # Weights
 
