@@ -4,8 +4,8 @@
         [--peers llama.cpp,openvino,transformers] [--peer-python P] [--openvino-python P]
 
 Each engine runs alone in a process of its own; rounds interleave them; medians are reported. A peer
-that is not installed for its Python is left out by name. Writes results/engine.json and .svg and
-docs/performance.md. `--check`: exit 1 naming every target of `targets.py` that is missed.
+that is not installed for its Python is left out by name. Writes results/engine.json and .svg, which
+`docs.py` puts on docs/performance.md. `--check`: exit 1 naming what of `targets.py` is missed.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ def _measure(case: Case, installed: dict[str, peers.Peer], args: Any, scratch: P
     """{engine: columns}, medians over the rounds; the machine's limits are read in each."""
     here = [installed[name] for name in case.engines if name in installed]
     paths = {peer.name: peer.convert(case.shape, case.format, args.cache, scratch) for peer in here}
+    load_average = os.getloadavg()[0]
     rounds: dict[str, list[dict[str, Any]]] = {peer.name: [] for peer in here}
     limits = []
     for round_number in range(args.rounds):
@@ -105,6 +106,8 @@ def _measure(case: Case, installed: dict[str, peers.Peer], args: Any, scratch: P
         for peer in here:
             rounds[peer.name].append(_run(peer, case, round_number, paths[peer.name]))
     return {
+        "rounds": args.rounds,
+        "load_average_before": load_average,
         "limits": summary.medians(limits),
         "engines": {name: summary.of_rounds(columns) for name, columns in rounds.items()},
     }
@@ -146,13 +149,10 @@ def main() -> None:
         }
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    record = {"machine": machine.name(), "rounds": args.rounds, "is_quick": args.quick}
-    record["load_average_before"] = load_average
-    record["left_out"] = [name for name in args.peers if name not in installed]
-    record["results"] = results
+    record = {"machine": machine.name(), "results": results}
     summary.write(record, args.cache if args.quick else RESULTS)  # quick: not for the docs
     figures, short = targets.compare(results)
-    print(summary.table(record), file=sys.stderr)
+    print("\n\n".join(summary.tables(results)), file=sys.stderr)
     for line in short:
         print(f"short: {line}")
     print(" | ".join(figures))

@@ -5,8 +5,8 @@
 Starts our whole house (`freehold up`) at INT4 and llama.cpp at Q4_0: its own `llama-server` with 64
 slots where that is given, else llama-cpp-python's, which answers one request at a time. Clients
 stream 100-token prompts, 64 tokens each, drawn at temperature 1 from the 40 likeliest, at 1, 8 and
-64 at once; the two are interleaved, medians reported. Writes results/serve.json and
-docs/performance.md. `--check`: exit 1 naming every target that is missed.
+64 at once; the two are interleaved, medians reported. Writes results/serve.json. `--check`: exit 1
+naming every target that is missed.
 """
 
 from __future__ import annotations

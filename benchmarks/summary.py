@@ -74,35 +74,35 @@ def one_line(columns: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def rows_of(case: str, result: dict[str, Any]) -> list[list[str]]:
-    """One row an engine; the head is `HEAD`."""
-    parts = fractions(result, case.split()[1])
-    rows = []
-    for name, c in result["engines"].items():
-        ttft = [c["ttft"].get(n) for n in ("1", "8", "32")]
-        ratio = memory_ratio(c)
-        rows.append(
-            [case, name]
-            + [_number(c["prompt"].get(n)) for n in ("128", "512", "4096")]
-            + [_percent(parts[name].get("prompt"))]
-            + [_number(c["decode"].get(n)) for n in ("1", "4", "8", "16", "32", "64")]
-            + [_percent(parts[name].get("decode"))]
-            + ["–" if t is None else f"{t['p50']:.2f} / {t['p99']:.2f}" for t in ttft]
-            + [f"{c['pss_bytes'] / 2**30:.2f}" + (f" ({ratio:.2f})" if ratio else "")]
-            + [f"{c['first_start_seconds']:.1f} / {c['start_seconds']:.1f}"]
-        )
-    return rows
+def _speed_row(case: str, name: str, c: dict[str, Any], parts: dict[str, float]) -> list[str]:
+    return [
+        case,
+        name,
+        *(_number(c["prompt"].get(n)) for n in ("128", "512", "4096")),
+        _percent(parts.get("prompt")),
+        *(_number(c["decode"].get(n)) for n in ("1", "4", "8", "16", "32", "64")),
+        _percent(parts.get("decode")),
+    ]
 
 
-HEAD = (
-    ["shape, format", "engine"]
-    + [f"prompt {n}" for n in (128, 512, 4096)]
-    + ["of peak"]
-    + [f"decode {n}" for n in (1, 4, 8, 16, 32, 64)]
-    + ["of memory"]
-    + [f"TTFT {n}" for n in (1, 8, 32)]
-    + ["PSS GiB (ratio)", "start s"]
-)
+def _wait_row(case: str, name: str, c: dict[str, Any], parts: dict[str, float]) -> list[str]:
+    waits = [c["ttft"].get(n) for n in ("1", "8", "32")]
+    ratio = memory_ratio(c)
+    return [
+        case,
+        name,
+        *("–" if t is None else f"{t['p50']:.2f} / {t['p99']:.2f}" for t in waits),
+        f"{c['pss_bytes'] / 2**30:.2f}" + (f" ({ratio:.2f})" if ratio else ""),
+        f"{c['first_start_seconds']:.1f} / {c['start_seconds']:.1f}",
+    ]
+
+
+SPEED_HEAD = ["shape, format", "engine"]
+SPEED_HEAD += [f"prompt {n}" for n in (128, 512, 4096)] + ["of peak"]
+SPEED_HEAD += [f"decode {n}" for n in (1, 4, 8, 16, 32, 64)] + ["of memory"]
+WAIT_HEAD = ["shape, format", "engine", *(f"TTFT {n}, s" for n in (1, 8, 32))]
+WAIT_HEAD += ["PSS, GiB (ratio)", "start first / again, s"]
+QUOTING_HEAD = ["of the answer copied", "tokens/s", "over speculation off", "at most possible"]
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
@@ -114,14 +114,39 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(lines)
 
 
-def table(record: dict[str, Any]) -> str:
-    rows = [row for case, result in record["results"].items() for row in rows_of(case, result)]
-    return markdown(HEAD, rows)
+def tables(results: dict[str, Any]) -> tuple[str, str]:
+    """Tokens a second; and waits, memory, start."""
+    speeds, waits = [], []
+    for case, result in results.items():
+        parts = fractions(result, case.split()[1])
+        for name, columns in result["engines"].items():
+            speeds.append(_speed_row(case, name, columns, parts[name]))
+            waits.append(_wait_row(case, name, columns, parts[name]))
+    return markdown(SPEED_HEAD, speeds), markdown(WAIT_HEAD, waits)
+
+
+def quoting_table(quoting: dict[str, float]) -> str:
+    """{share: tokens/s with speculation, "off": without}."""
+    rows = [
+        [
+            f"{float(share):.0%}",
+            f"{rate:.1f}",
+            f"{rate / quoting['off']:.2f}",
+            f"{1 / (1 - float(share)):.2f}",
+        ]
+        for share, rate in quoting.items()
+        if share != "off"
+    ]
+    return markdown(QUOTING_HEAD, rows)
 
 
 def write(record: dict[str, Any], folder: Path) -> None:
+    """Cases measured before on the same machine and not now stay."""
     folder.mkdir(exist_ok=True)
-    (folder / "engine.json").write_text(json.dumps(record, indent=1) + "\n")
+    path = folder / "engine.json"
+    if path.exists() and (kept := json.loads(path.read_text()))["machine"] == record["machine"]:
+        record = record | {"results": kept["results"] | record["results"]}
+    path.write_text(json.dumps(record, indent=1) + "\n")
     (folder / "engine.svg").write_text(chart.engine(record))
 
 
