@@ -6,10 +6,20 @@ Knows no model beyond its cache's bytes a token. Read `engine.py` next.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from freehold.errors import ConfigError, NotEnoughMemory
 
 DEFAULT_CACHE_FRACTION = 0.25  # of the memory that is available once the weights are in
+
+
+class Speculate(StrEnum):
+    """Where guesses at the next tokens come from. Tokens are the same with any; time differs."""
+
+    OFF = "off"
+    LOOKUP = "lookup"  # what followed the same words before, in prompt and answer
+    MTP = "mtp"  # DeepSeek-V3's multi-token-prediction layer, if the checkpoint has it
+    AUTO = "auto"  # whichever is more likely to be right
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +31,7 @@ class EngineConfig:
     max_num_requests: int = 64  # running at once; more wait
     max_num_batched_tokens: int = 512  # the token budget of a step
     enable_prefix_cache: bool = True
+    speculate: Speculate = Speculate.AUTO
 
     def __post_init__(self) -> None:
         for name in ("block_size", "max_num_requests", "max_num_batched_tokens"):

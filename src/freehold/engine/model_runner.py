@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from freehold.engine.request import Request
 from freehold.engine.scheduler import Scheduled
 from freehold.ops import Array, BatchLayout, Cache, Ops
 
@@ -54,15 +55,22 @@ class StepRows:
     query_starts: npt.NDArray[np.int32]  # [num_requests + 1]
     hidden: Array  # [num_tokens, hidden]
 
-    def complete(self) -> tuple[list[int], npt.NDArray[np.int32]]:
-        """The requests of which this step has computed the last known token (their indices in
-        the batch), and the rows of those tokens: each of these draws its next token now."""
-        indices = [
-            i
-            for i, (request, num_tokens) in enumerate(self.batch)
-            if request.num_computed_tokens + num_tokens == request.num_tokens
-        ]
-        return indices, self.query_starts[1:][indices] - 1
+    def complete(self) -> tuple[list[Request], list[int]]:
+        """The requests of which this step has computed the last known token, and the rows of
+        those tokens: each of these draws its next token now. The rows of drafts come after them,
+        request by request."""
+        requests: list[Request] = []
+        rows: list[int] = []
+        draft_rows: list[int] = []
+        for end, (request, num_tokens) in zip(
+            self.query_starts[1:].tolist(), self.batch, strict=True
+        ):
+            num_drafts = len(request.drafts)
+            if request.num_computed_tokens + num_tokens == request.num_tokens + num_drafts:
+                requests.append(request)
+                rows.append(end - num_drafts - 1)
+                draft_rows.extend(range(end - num_drafts, end))
+        return requests, rows + draft_rows
 
 
 class ModelRunner:
@@ -89,6 +97,7 @@ class ModelRunner:
         for i, (request, num_tokens) in enumerate(batch):
             start = request.num_computed_tokens
             tokens += request.token_ids(start, start + num_tokens)
+            tokens += request.drafts
             block_tables[i, : len(request.block_table)] = request.block_table
         counts = np.array([num_tokens for _, num_tokens in batch], np.int32)
         starts = np.array([request.num_computed_tokens for request, _ in batch], np.int32)

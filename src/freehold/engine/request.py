@@ -15,6 +15,7 @@ from freehold.types import FinishReason, SamplingParams, TokenLogprob
 
 if TYPE_CHECKING:
     from freehold.engine.detokenizer import OutputText
+    from freehold.engine.lookup import Lookup
     from freehold.engine.sampler import Draw
 
 
@@ -55,6 +56,9 @@ class Request:
     num_cacheable_blocks: int = 0  # leading blocks already offered to the prefix cache
     block_hashes: list[bytes] = field(default_factory=list)  # chained, one a full block
     prompt_logprobs: list[tuple[TokenLogprob, ...] | None] = field(default_factory=list)
+
+    drafts: list[int] = field(default_factory=list)  # guesses this step computes along; else none
+    lookup: Lookup | None = None  # None: no speculation
 
     # Set by Engine.prepare
     text: OutputText = field(init=False, repr=False)

@@ -20,7 +20,7 @@ from freehold.engine.request import Request, RequestState
 
 class Scheduled(NamedTuple):
     request: Request
-    num_tokens: int  # to compute in this step, from num_computed_tokens on
+    num_tokens: int  # to compute in this step, from num_computed_tokens on, drafts too
 
 
 class Scheduler:

@@ -1,0 +1,77 @@
+"""Prompt lookup: what followed the last few tokens where they stood before, in prompt or output.
+
+After Saxena's prompt lookup decoding, as an index that takes a token in constant time, and that
+keeps score of its own guesses whether or not anyone computes them. Knows no requests and no cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+NUM_KEY_TOKENS = 3
+_TOKEN_BITS = 21
+_KEY_MASK = (1 << NUM_KEY_TOKENS * _TOKEN_BITS) - 1
+
+# Of guesses after 3, 4–7, 8–15 and 16 or more matching tokens: how many are right, before this
+# request has shown its own rate.
+_PRIOR = (0.4, 0.6, 0.8, 0.9)
+_MEMORY = 0.9  # weight of the past in the running rate
+
+
+class Lookup:
+    def __init__(self, token_ids: Iterable[int]) -> None:
+        self._tokens: list[int] = []
+        self._after: dict[int, int] = {}  # the last key tokens → where the token after them stands
+        self._key = 0
+        self._source = 0  # where the next token is expected to stand already; 0: nowhere
+        self._num_matching = 0  # tokens before it that match the latest ones
+        self._rates = list(_PRIOR)
+        for token_id in token_ids:
+            self._append(token_id)
+
+    def append(self, token_id: int) -> None:
+        """Take an output token in."""
+        if self._source:
+            level = _level(self._num_matching)
+            is_right = self._tokens[self._source] == token_id
+            self._rates[level] = self._rates[level] * _MEMORY + is_right * (1 - _MEMORY)
+        self._append(token_id)
+
+    def drafts(self, count: int) -> list[int]:
+        """The next `count` tokens if the text goes on as it did before; none without a match."""
+        if not self._source:
+            return []
+        drafts = self._tokens[self._source : self._source + count]
+        # A copy that runs into the present repeats itself from there.
+        period = len(drafts)
+        while len(drafts) < count:
+            drafts.append(drafts[-period])
+        return drafts
+
+    def chances(self, count: int) -> list[float]:
+        """For each of `drafts(count)`, that it and all before it are right, by the record."""
+        if not self._source:
+            return []
+        chances, chance = [], 1.0
+        for num_matching in range(self._num_matching, self._num_matching + count):
+            chance *= self._rates[_level(num_matching)]
+            chances.append(chance)
+        return chances
+
+    def _append(self, token_id: int) -> None:
+        tokens, source = self._tokens, self._source
+        self._key = key = (self._key << _TOKEN_BITS | token_id) & _KEY_MASK
+        if source and tokens[source] == token_id:
+            tokens.append(token_id)
+            self._source = source + 1
+            self._num_matching += 1
+        else:
+            tokens.append(token_id)
+            self._source = self._after.get(key, 0)
+            self._num_matching = NUM_KEY_TOKENS
+        if len(tokens) >= NUM_KEY_TOKENS:
+            self._after[key] = len(tokens)
+
+
+def _level(num_matching: int) -> int:
+    return min(max(num_matching.bit_length() - 2, 0), len(_PRIOR) - 1)
