@@ -8,21 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-NUM_KEY_TOKENS = 3
-_TOKEN_BITS = 21
-_KEY_MASK = (1 << NUM_KEY_TOKENS * _TOKEN_BITS) - 1
-
-# Of guesses after 3, 4–7, 8–15 and 16 or more matching tokens: how many are right, before this
-# request has shown its own rate.
-_PRIOR = (0.4, 0.6, 0.8, 0.9)
+# Of guesses after 1, 2–3, 4–7, 8–15, and 16 or more matching tokens: how many are right, before
+# this request has shown its own rates.
+_PRIOR = (0.15, 0.4, 0.6, 0.8, 0.9)
 _MEMORY = 0.9  # weight of the past in the running rate
 
 
 class Lookup:
     def __init__(self, token_ids: Iterable[int]) -> None:
         self._tokens: list[int] = []
-        self._after: dict[int, int] = {}  # the last key tokens → where the token after them stands
-        self._key = 0
+        # Where the token after it stands, the latest time: of each token, and of each pair
+        self._after_one: dict[int, int] = {}
+        self._after_two: dict[int, int] = {}
+        self._latest = -1
         self._source = 0  # where the next token is expected to stand already; 0: nowhere
         self._num_matching = 0  # tokens before it that match the latest ones
         self._rates = list(_PRIOR)
@@ -60,18 +58,20 @@ class Lookup:
 
     def _append(self, token_id: int) -> None:
         tokens, source = self._tokens, self._source
-        self._key = key = (self._key << _TOKEN_BITS | token_id) & _KEY_MASK
+        pair = self._latest << 32 | token_id
         if source and tokens[source] == token_id:
-            tokens.append(token_id)
             self._source = source + 1
             self._num_matching += 1
+        elif pair in self._after_two:
+            self._source = self._after_two[pair]
+            self._num_matching = 2
         else:
-            tokens.append(token_id)
-            self._source = self._after.get(key, 0)
-            self._num_matching = NUM_KEY_TOKENS
-        if len(tokens) >= NUM_KEY_TOKENS:
-            self._after[key] = len(tokens)
+            self._source = self._after_one.get(token_id, 0)
+            self._num_matching = 1
+        tokens.append(token_id)
+        self._after_one[token_id] = self._after_two[pair] = len(tokens)
+        self._latest = token_id
 
 
 def _level(num_matching: int) -> int:
-    return min(max(num_matching.bit_length() - 2, 0), len(_PRIOR) - 1)
+    return min(num_matching.bit_length(), len(_PRIOR)) - 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 _KNOTS = (1, 2, 4, 8, 16, 32, 64)  # rows; between them the cost is linear
 # Before anything is measured: INT4 on two cores. Memory bounds up to eight rows.
-_PRIOR = (1.0, 1.03, 1.1, 1.25, 2.0, 3.6, 7.0)
+_PRIOR = (1.0, 1.03, 1.08, 1.3, 2.2, 4.2, 8.0)
 _SCALE_RATE = 0.2  # follows the context's growth and the machine's other work
 _SHAPE_RATE = 0.1
 
