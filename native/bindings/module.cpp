@@ -19,22 +19,17 @@ using namespace freehold;
 
 namespace {
 
-constexpr int64_t kMaxInputs = 65536;  // 2^16 * 255 * 127 < 2^31: integer sums stay exact
-
 using Matrices = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
 
 std::unique_ptr<PackedWeight> pack(Runtime& runtime, Matrices tensor, int dtype, int format,
                                    int64_t group_size) {
-  require(dtype >= 0 && dtype <= 2 && format >= 0 && format <= 3, "Unknown dtype or format.");
+  require(dtype >= 0 && dtype <= 2, "Unknown dtype.");
   require(tensor.itemsize() == (dtype == 0 ? 4 : 2), "The tensor does not hold its stated dtype.");
   require(tensor.ndim() == 2 || tensor.ndim() == 3, "A weight is [out, in] or [heads, out, in].");
   const bool is_stack = tensor.ndim() == 3;
   const int64_t count = is_stack ? int64_t(tensor.shape(0)) : 1;
   const auto n = int64_t(tensor.shape(is_stack)), k = int64_t(tensor.shape(is_stack + 1));
-  require(count > 0 && n > 0 && k > 0 && k <= kMaxInputs, "A weight has 1 to 65,536 inputs.");
-  if (Format(format) == Format::kInt4)
-    require(group_size > 0 && group_size % 8 == 0 && k % group_size == 0,
-            "An INT4 group size is a multiple of 8 that divides the inputs.");
+  require_packable(format, count, n, k, group_size);
   nb::gil_scoped_release release;
   auto weight = std::make_unique<PackedWeight>(Format(format), count, n, k, group_size);
   const auto* bytes = static_cast<const uint8_t*>(tensor.data());
@@ -265,6 +260,20 @@ void logprobs(Runtime& runtime, In<float, 2> logits, In<int64_t, 1> token_ids, O
                    top_ids.data(), top.data());
 }
 
+// Keys and values as writable views [num_blocks, bytes].
+nb::list cache_memory(nb::handle self) {
+  const auto& cache = nb::cast<const PagedCache&>(self);
+  nb::list parts;
+  const auto add = [&](const Buffer& buffer, int64_t bytes) {
+    if (cache.num_blocks == 0 || bytes == 0) return;
+    parts.append(nb::ndarray<nb::numpy, uint8_t, nb::ndim<2>>(
+        buffer.get(), {size_t(cache.num_blocks), size_t(bytes / cache.num_blocks)}, self));
+  };
+  add(cache.keys, cache.key_bytes());
+  add(cache.values, cache.value_bytes());
+  return parts;
+}
+
 uint64_t read_all(Runtime& runtime, In<uint64_t, 1> words) {
   nb::gil_scoped_release release;
   return runtime.read(words.data(), int64_t(words.shape(0)));
@@ -276,7 +285,22 @@ NB_MODULE(_native, m) {
   m.def("available_isas", [] { return std::string(available_isas()); });
   // The views point into the matrices, which live as long as what holds them.
   m.def("stack_experts", &stack_experts, nb::keep_alive<0, 1>(), nb::keep_alive<0, 2>());
+  m.attr("PACK_LAYOUT_VERSION") = kPackLayoutVersion;
+  m.attr("CACHE_LAYOUT_VERSION") = kCacheLayoutVersion;
   nb::class_<PackedWeight>(m, "PackedWeight")
+      .def("__init__",
+           [](PackedWeight* self, int format, int64_t count, int64_t n, int64_t k,
+              int64_t group_size, Bytes bytes) {
+             require_packable(format, count, n, k, group_size);
+             new (self) PackedWeight(Format(format), count, n, k, group_size, std::move(bytes));
+           })
+      .def_prop_ro("bytes",
+                   [](nb::object self) {
+                     const auto& w = nb::cast<const PackedWeight&>(self);
+                     return nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>(
+                         w.bytes, {size_t(w.num_bytes)}, self);
+                   })
+      .def_prop_ro("group_size", [](const PackedWeight& w) { return w.views[0].group_size; })
       .def_prop_ro("shape",
                    [](const PackedWeight& w) {
                      const Weight& view = w.views[0];
@@ -296,7 +320,8 @@ NB_MODULE(_native, m) {
              require(is_latent || dim % 2 == 0, "head_dim must be even.");
              new (self) PagedCache(num_blocks, block_size, num_kv_heads, dim, is_latent);
            })
-      .def_prop_ro("num_bytes", &PagedCache::num_bytes);
+      .def_prop_ro("num_bytes", &PagedCache::num_bytes)
+      .def("memory", &cache_memory);
   nb::class_<Runtime>(m, "Runtime")
       .def("__init__",
            [](Runtime* self, const std::string& isa, int num_threads) {

@@ -6,6 +6,9 @@
 
 namespace freehold {
 
+// Raised with every change of a layout: packed weights are kept on disk under this number.
+constexpr int kPackLayoutVersion = 1;
+
 enum class Stored : int { kFloat32 = 0, kBf16 = 1, kFloat16 = 2 };
 
 struct Source {  // row-major [n, k]

@@ -12,6 +12,9 @@
 
 namespace freehold {
 
+// Raised with every change of a layout: blocks are kept on disk under this number.
+constexpr int kCacheLayoutVersion = 1;
+
 inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
 struct PagedCache {

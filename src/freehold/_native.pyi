@@ -10,12 +10,28 @@ F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 
+PACK_LAYOUT_VERSION: int
+CACHE_LAYOUT_VERSION: int
+
 def available_isas() -> str: ...
 def stack_experts(
     gate_up: Sequence[PackedWeight], down: Sequence[PackedWeight]
 ) -> PackedExperts: ...
 
 class PackedWeight:
+    def __init__(
+        self,
+        format: int,
+        count: int,
+        n: int,
+        k: int,
+        group_size: int,
+        bytes: npt.NDArray[np.uint8],
+    ) -> None: ...
+    @property
+    def bytes(self) -> npt.NDArray[np.uint8]: ...
+    @property
+    def group_size(self) -> int: ...
     @property
     def shape(self) -> tuple[int, ...]: ...
     @property
@@ -33,6 +49,7 @@ class PagedCache:
     ) -> None: ...
     @property
     def num_bytes(self) -> int: ...
+    def memory(self) -> list[npt.NDArray[np.uint8]]: ...
 
 class Runtime:
     def __init__(self, isa: str, num_threads: int) -> None: ...

@@ -45,6 +45,15 @@ class Settings(BaseSettings):
     context: int | None = Field(
         None, ge=16, le=10_000_000, description="Longest context served; the model's own if unset."
     )
+    keep_packed: bool = Field(
+        True, description="Keep packed weights beside the checkpoint for a quick next start."
+    )
+    prefix_store_gib: float = Field(
+        1.0,
+        ge=0,
+        le=10_000,
+        description="Disk for prompts' beginnings that came twice, kept across restarts; 0: none.",
+    )
     host: str = Field("127.0.0.1", description="Address the gateway listens on.")
     port: int = Field(8080, ge=0, le=65535, description="Port the gateway listens on; 0: any.")
     workers: int = Field(1, ge=1, le=64, description="Workers started on this machine.")

@@ -35,6 +35,7 @@ class Outcome:
 
 class Driver:
     def __init__(self, model, tokenizer, **config):
+        config = {"max_step_seconds": None} | config  # pieces that no slow machine changes
         self.engine = Engine(model, tokenizer, EngineConfig(**config))
         self.outcomes: dict[str, Outcome] = defaultdict(Outcome)
         self._schedule = self.engine.scheduler.schedule

@@ -23,7 +23,8 @@ def computed(manager, request, num_tokens=None):
 
 def num_cached(manager, prompt):
     """Tokens of `prompt` that a new request would find (looked up, not taken)."""
-    return len(manager._match_prefix(a_request("probe", prompt))) * SIZE
+    probe = a_request("probe", prompt)
+    return len(manager._match_prefix(probe, manager._num_reusable_blocks(probe))) * SIZE
 
 
 def test_a_prefix_is_shared_up_to_the_first_block_that_differs():

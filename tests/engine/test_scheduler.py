@@ -32,6 +32,29 @@ def test_requests_that_lack_one_token_come_before_pieces_of_older_prompts():
     assert driver.outcomes["late"].finish_reason is FinishReason.LENGTH
 
 
+def test_short_prompts_do_not_wait_for_the_long_one_before_them():
+    driver = Driver(MODEL, TOKENIZER, block_size=4, num_blocks=300, max_num_batched_tokens=40)
+    driver.engine.add(a_request("talks", [1, 2], max_tokens=40))
+    driver.step()
+    driver.engine.add(a_request("long", range(200), max_tokens=2))
+    driver.engine.add(a_request("short", range(50, 60), max_tokens=2))
+    driver.engine.add(a_request("second long", range(250, 150, -1), max_tokens=2))
+    driver.step()
+    pieces = {name: driver.outcomes[name].pieces for name in driver.outcomes}
+    assert pieces == {"talks": [2, 1], "long": [19], "short": [10], "second long": [10]}
+    driver.run()
+    assert sum(driver.outcomes["long"].pieces) == 201
+
+
+def test_what_the_next_prompt_cannot_use_goes_to_the_long_one():
+    driver = Driver(MODEL, TOKENIZER, block_size=4, num_blocks=60, max_num_batched_tokens=40)
+    driver.engine.add(a_request("long", range(200), max_tokens=2))
+    driver.engine.add(a_request("no room yet", range(200), max_tokens=2))
+    driver.step()
+    assert driver.outcomes["long"].pieces == [40]
+    driver.run()
+
+
 def test_no_more_than_max_num_requests_run_at_once():
     driver = Driver(MODEL, TOKENIZER, num_blocks=300, max_num_requests=3)
     for i in range(7):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from freehold.errors import CheckpointError, TemplateError
@@ -151,6 +151,7 @@ def fast_tokenizer():  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize("style", STYLES)
 @settings(max_examples=60, deadline=None)
+@example(messages=[ChatMessage("system", "\x1f a \x85")], prompt=False)
 @given(messages=messages_strategy, prompt=st.booleans())
 def test_renders_the_same_as_transformers(  # type: ignore[no-untyped-def]
     fast_tokenizer, style: str, messages: list[ChatMessage], prompt: bool

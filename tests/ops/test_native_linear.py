@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tests.ops.native_ops import ISAS, native, random
 
+from freehold.ops import PackedBytes
 from freehold.ops.reference import ReferenceOps
 from freehold.types import WeightFormat
 
@@ -136,6 +137,13 @@ def test_router_products_are_float32_and_independent_of_the_batch(ops) -> None:
         assert np.array_equal(got, np.concatenate(alone))
 
 
+def stacked(ops, gate_up, down, format):
+    return ops.expert_weights(
+        [ops.weight(matrix, format) for matrix in gate_up],
+        [ops.weight(matrix, format) for matrix in down],
+    )
+
+
 @pytest.mark.parametrize("format", list(WeightFormat))
 def test_routed_experts_equal_the_sum_over_their_own_products(ops, format) -> None:
     rng = np.random.default_rng(0)
@@ -143,7 +151,7 @@ def test_routed_experts_equal_the_sum_over_their_own_products(ops, format) -> No
     gate_up[4][:] = np.nan  # an expert nobody chooses is not touched
     x, weights = random(29, 96, seed=2), random(29, 3, seed=3)
     ids = np.array([0, 1, 2, 3, 5], np.int32)[np.stack([rng.permutation(5)[:3] for _ in range(29)])]
-    packed = ops.expert_weights(gate_up, down, format)
+    packed = stacked(ops, gate_up, down, format)
     got = ops.routed_experts(x, ids, weights, packed)
     expected = np.zeros_like(x)
     for i in range(29):
@@ -170,8 +178,39 @@ def test_bad_sizes_are_refused_before_a_kernel_runs(ops) -> None:
     with pytest.raises(ValueError, match="expected"):
         ops.matmul_float32(random(2, 32), random(4, 31))
     with pytest.raises(ValueError, match="gate_up is"):
-        ops.expert_weights([random(8, 32)], [random(32, 5)], WeightFormat.BF16)
-    packed = ops.expert_weights([random(8, 32)], [random(32, 4)], WeightFormat.BF16)
+        stacked(ops, [random(8, 32)], [random(32, 5)], WeightFormat.BF16)
+    packed = stacked(ops, [random(8, 32)], [random(32, 4)], WeightFormat.BF16)
     for bad in (-1, 1):
         with pytest.raises(IndexError, match="Expert id"):
             ops.routed_experts(random(1, 32), np.array([[bad]], np.int32), random(1, 1), packed)
+
+
+@pytest.mark.parametrize("format", list(WeightFormat))
+def test_packed_bytes_are_the_weight(ops, format) -> None:
+    weight, x = ops.weight(random(40, 96), format), random(5, 96)
+    again = ops.unpacked(ops.packed(weight))
+    assert again.shape == weight.shape
+    assert np.array_equal(ops.linear(x, again), ops.linear(x, weight))
+    heads = ops.per_head_weight(random(3, 24, 34))
+    again, x = ops.unpacked(ops.packed(heads)), random(5, 3, 34)
+    assert np.array_equal(ops.per_head_linear(x, again), ops.per_head_linear(x, heads))
+
+
+def test_packed_bytes_of_another_form_are_refused(ops) -> None:
+    packed = ops.packed(ops.weight(random(40, 96), WeightFormat.INT4, 32))
+    format, count, n, k, group = packed.form
+    for form in (
+        (9, count, n, k, group),
+        (format, count, n + 16, k, group),
+        (format, count, n, k, 0),
+        (format, count, n, -k, group),
+        (format, 1 << 40, n, k, group),
+    ):
+        with pytest.raises(ValueError, match=r"\."):
+            ops.unpacked(PackedBytes(form, packed.bytes))
+    with pytest.raises(ValueError, match="another size"):
+        ops.unpacked(PackedBytes(packed.form, packed.bytes[:-1]))
+    shifted = np.empty(len(packed.bytes) + 65, np.uint8)
+    start = -shifted.ctypes.data % 64 + 1
+    with pytest.raises(ValueError, match="cache line"):
+        ops.unpacked(PackedBytes(packed.form, shifted[start : start + len(packed.bytes)]))

@@ -268,9 +268,11 @@ def test_routed_experts_add_each_chosen_experts_mlp(format):
     down = [normal(32, 32) for _ in range(4)]
     x, ids = normal(6, 32), RNG.permuted(np.tile(np.arange(4), (6, 1)), axis=1)[:, :2]
     weights = np.abs(normal(6, 2))
-    found = OPS.routed_experts(
-        x, ids.astype(np.int32), weights, OPS.expert_weights(gate_up, down, format)
+    experts = OPS.expert_weights(
+        [OPS.weight(matrix, format) for matrix in gate_up],
+        [OPS.weight(matrix, format) for matrix in down],
     )
+    found = OPS.routed_experts(x, ids.astype(np.int32), weights, experts)
     for i in range(6):
         wanted = np.zeros(32, np.float32)
         for j in range(2):

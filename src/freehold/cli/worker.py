@@ -54,7 +54,12 @@ def worker(
         cluster_token=cluster_token,
         quantize=chosen.quantize,
         ops=None if is_upstream else create(chosen.ops, num_threads=chosen.threads or None),
-        engine=EngineConfig(max_model_len=chosen.context),
+        engine=EngineConfig(
+            max_model_len=chosen.context,
+            keep_packed=chosen.keep_packed,
+            prefix_store=chosen.home / "prefixes" if chosen.prefix_store_gib else None,
+            prefix_store_bytes=int(chosen.prefix_store_gib * 2**30),
+        ),
         model_root=model_root,
         upstream_url=upstream_url,
         upstream_model=upstream_model,

@@ -10,21 +10,37 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from hashlib import blake2b
+from typing import Protocol
 
 import numpy as np
 
 from freehold.engine.request import Request
 
 
+class BlockStore(Protocol):
+    """Blocks beyond this process's life: `prefix_store.py`."""
+
+    def keep(self, block_hash: bytes, block: int, /) -> None: ...
+
+    def restore(self, block_hash: bytes, block: int, /) -> bool: ...
+
+
 class BlockManager:
     """`revision` names the weights: caches of two revisions never share a hash."""
 
     def __init__(
-        self, num_blocks: int, block_size: int, *, prefix_cache: bool = True, revision: str = ""
+        self,
+        num_blocks: int,
+        block_size: int,
+        *,
+        prefix_cache: bool = True,
+        revision: str = "",
+        store: BlockStore | None = None,
     ) -> None:
         self.num_blocks = num_blocks
         self.block_size = block_size
         self._prefix_cache = prefix_cache
+        self._store = store
         self._root = blake2b(revision.encode(), digest_size=16).digest()
         self._ref_counts = [0] * num_blocks
         # Eviction order, soonest first: blocks that nobody can reuse, then cached ones by age.
@@ -43,7 +59,8 @@ class BlockManager:
         Sets `num_computed_tokens` to what the prefix cache covers. Changes nothing and returns
         False if that would leave fewer than `spare` blocks free.
         """
-        prefix = self._match_prefix(request)
+        num_reusable = self._num_reusable_blocks(request)
+        prefix = self._match_prefix(request, num_reusable)
         num_new = self._num_blocks_for(request.num_tokens) - len(prefix)
         num_revived = sum(1 for block in prefix if self._ref_counts[block] == 0)
         if num_new + num_revived + spare > len(self._free):
@@ -55,8 +72,9 @@ class BlockManager:
         request.block_table.extend(prefix)
         for _ in range(num_new):
             request.block_table.append(self._take())
-        request.num_computed_tokens = len(prefix) * self.block_size
-        request.num_cacheable_blocks = len(prefix)
+        num_cached = self._restore(request, len(prefix), num_reusable)
+        request.num_computed_tokens = num_cached * self.block_size
+        request.num_cacheable_blocks = num_cached
         return True
 
     def grow(self, request: Request) -> bool:
@@ -91,11 +109,7 @@ class BlockManager:
             return
         self._extend_hashes(request, num_full)
         for i in range(request.num_cacheable_blocks, num_full):
-            block_hash, block = request.block_hashes[i], request.block_table[i]
-            # Two requests may compute the same block at once: the first one is kept.
-            if block_hash not in self._cached:
-                self._cached[block_hash] = block
-                self._hash_of[block] = block_hash
+            self._offer(request.block_hashes[i], request.block_table[i])
         request.num_cacheable_blocks = num_full
 
     def free(self, request: Request) -> None:
@@ -128,19 +142,45 @@ class BlockManager:
         self._ref_counts[block] = 1
         return block
 
-    def _match_prefix(self, request: Request) -> list[int]:
-        # The last token is computed in any case: its logits are what the next one is drawn from.
-        num_full = (request.num_tokens - 1) // self.block_size
+    def _num_reusable_blocks(self, request: Request) -> int:
+        """How many full blocks could come from a cache, if they were there."""
         # Prompt logprobs need the logits, so every prompt token has to be computed.
         if not self._prefix_cache or request.needs_prompt_logprobs:
-            return []
+            return 0
+        # The last token is computed in any case: its logits are what the next one is drawn from.
+        num_full = (request.num_tokens - 1) // self.block_size
         self._extend_hashes(request, num_full)
+        return num_full
+
+    def _match_prefix(self, request: Request, num_reusable: int) -> list[int]:
         prefix = []
-        for block_hash in request.block_hashes[:num_full]:
+        for block_hash in request.block_hashes[:num_reusable]:
             if (block := self._cached.get(block_hash)) is None:
                 break
             prefix.append(block)
         return prefix
+
+    def _restore(self, request: Request, num_cached: int, num_reusable: int) -> int:
+        """Fill the blocks after the cached ones from the store, and have those kept that are now
+        used again; the number of blocks that need no computing."""
+        if self._store is None:
+            return num_cached
+        for block_hash, block in zip(
+            request.block_hashes[:num_cached], request.block_table, strict=False
+        ):
+            self._store.keep(block_hash, block)
+        while num_cached < num_reusable and self._store.restore(
+            request.block_hashes[num_cached], request.block_table[num_cached]
+        ):
+            self._offer(request.block_hashes[num_cached], request.block_table[num_cached])
+            num_cached += 1
+        return num_cached
+
+    def _offer(self, block_hash: bytes, block: int) -> None:
+        # Two requests may compute the same block at once: the first one is kept.
+        if block_hash not in self._cached:
+            self._cached[block_hash] = block
+            self._hash_of[block] = block_hash
 
     def _extend_hashes(self, request: Request, num_full: int) -> None:
         hashes = request.block_hashes

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from freehold.errors import ConfigError, NotEnoughMemory
 
@@ -30,13 +31,21 @@ class EngineConfig:
     kv_cache_bytes: int | None = None  # None: what num_cache_blocks works out
     max_num_requests: int = 64  # running at once; more wait
     max_num_batched_tokens: int = 512  # the token budget of a step
+    max_step_seconds: float | None = 0.2  # about; long prompts are cut to it. None: no such bound
     enable_prefix_cache: bool = True
     speculate: Speculate = Speculate.AUTO
+    prefix_store: Path | None = None  # where prefixes used twice outlive a restart
+    prefix_store_bytes: int = 1 << 30
+    keep_packed: bool = True  # packed weights stay on disk beside the checkpoint
 
     def __post_init__(self) -> None:
         for name in ("block_size", "max_num_requests", "max_num_batched_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if self.max_step_seconds is not None and not self.max_step_seconds > 0:
+            raise ConfigError(
+                f"max_step_seconds must be above 0 or None, not {self.max_step_seconds}."
+            )
         for name in ("max_model_len", "num_blocks", "kv_cache_bytes"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1 or left out, not {value}.")

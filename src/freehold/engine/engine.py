@@ -8,26 +8,32 @@ Read `request.py` next.
 from __future__ import annotations
 
 import heapq
+import logging
 import time
 from dataclasses import replace
 from itertools import accumulate
 from typing import Protocol
 
+from freehold import __version__
 from freehold.engine.admission import check_request, max_output_tokens
 from freehold.engine.block_manager import BlockManager
 from freehold.engine.config import EngineConfig, num_cache_blocks
 from freehold.engine.detokenizer import DecodeStream, OutputText
 from freehold.engine.logprobs import Logprobs, TokenNames
 from freehold.engine.model_runner import Model, ModelRunner
+from freehold.engine.prefix_store import PrefixStore
 from freehold.engine.request import Request, RequestState
 from freehold.engine.sampler import Draw, Sample, Sampler
 from freehold.engine.scheduler import Scheduled, Scheduler
 from freehold.engine.speculator import Speculator
 from freehold.engine.stats import EngineStats
+from freehold.engine.step_budget import StepBudget
 from freehold.engine.structured import GrammarCompiler
 from freehold.errors import FreeholdError, InvalidRequest, InvalidSchema
-from freehold.ops import Array
+from freehold.ops import Array, Ops
 from freehold.types import FinishReason, TokenEvent
+
+log = logging.getLogger(__name__)
 
 NO_SAMPLE = Sample(-1, ())
 
@@ -66,27 +72,24 @@ class Engine:
         self.max_model_len = min(
             max_positions, config.max_model_len or max_positions, num_blocks * config.block_size
         )
+        self._runner = ModelRunner(model, num_blocks, config.block_size)
         self.block_manager = BlockManager(
             num_blocks,
             config.block_size,
             prefix_cache=config.enable_prefix_cache,
             revision=revision,
+            store=self._open_store(model.ops, revision),
         )
         self.scheduler = Scheduler(
             self.block_manager,
+            StepBudget(config.max_num_batched_tokens, config.max_step_seconds),
             max_num_requests=config.max_num_requests,
-            max_num_batched_tokens=config.max_num_batched_tokens,
         )
-        self._speculator = Speculator(
-            self.block_manager,
-            config.speculate,
-            max_num_batched_tokens=config.max_num_batched_tokens,
-        )
+        self._speculator = Speculator(config.speculate, self.block_manager, self.scheduler.budget)
         self._tokenizer = tokenizer
         self._vocab_size = model.config.vocab_size
         self._eos_token_ids = tokenizer.eos_token_ids | set(model.config.eos_token_ids)
         self._grammars = GrammarCompiler(tokenizer, self._vocab_size, self._eos_token_ids)
-        self._runner = ModelRunner(model, num_blocks, config.block_size)
         self._logprobs = Logprobs(model.ops, tokenizer)
         self._sampler = Sampler(model.ops, self._logprobs)
 
@@ -100,6 +103,18 @@ class Engine:
         self._output_tokens_total = 0
         self._steps_total = 0
         self._step_seconds_total = 0.0
+
+    def _open_store(self, ops: Ops, revision: str) -> PrefixStore | None:
+        config = self.config
+        if config.prefix_store is None or not config.enable_prefix_cache:
+            return None
+        identity = f"{__version__} {revision} {ops.cache_layout} {config.block_size}"
+        memory = self._runner.cache_memory()
+        try:
+            return PrefixStore(config.prefix_store, config.prefix_store_bytes, identity, memory)
+        except OSError as error:
+            log.warning("prefixes cannot be kept in %s: %s", config.prefix_store, error.strerror)
+            return None
 
     # Requests in
 
@@ -172,11 +187,16 @@ class Engine:
         """Run the next batch; the events of one request are in order."""
         started = time.perf_counter()
         self._expire()
+        num_tokens = 0
         if batch := self.scheduler.schedule():
-            self._compute(self._speculator.add_drafts(batch))
+            batch = self._speculator.add_drafts(batch)
+            num_tokens = sum(scheduled.num_tokens for scheduled in batch)
+            self._compute(batch)
         events, self._events = self._events, []
+        seconds = time.perf_counter() - started
+        self.scheduler.budget.observe(num_tokens, seconds)
         self._steps_total += 1
-        self._step_seconds_total += time.perf_counter() - started
+        self._step_seconds_total += seconds
         return events
 
     def take_failures(self) -> list[tuple[str, FreeholdError]]:

@@ -14,6 +14,7 @@ from freehold.model.architectures import build_model
 from freehold.model.chat_template import ChatTemplate
 from freehold.model.checkpoint import Checkpoint
 from freehold.model.memory import available_bytes, check_fits
+from freehold.model.pack_cache import NoPacks, open_packs
 from freehold.model.tokenizer import Tokenizer
 from freehold.ops import Ops
 from freehold.ops.create import create
@@ -47,9 +48,12 @@ def load_engine(
     chat_template = ChatTemplate.load(path, tokenizer)
     check_fits(path, quantize, context=config.max_model_len if config else None)
     ops = ops or create()
-    model = build_model(checkpoint.config, checkpoint, ops=ops, quantize=quantize)
     weight_format = (quantize or WeightFormat.BF16).value
-    revision = f"{checkpoint.digest()[:16]}-{weight_format}"
+    digest = checkpoint.digest()
+    is_kept = config is None or config.keep_packed
+    with open_packs(Path(path), digest, weight_format, ops) if is_kept else NoPacks() as packs:
+        model = build_model(checkpoint.config, checkpoint, ops=ops, quantize=quantize, packs=packs)
+    revision = f"{digest[:16]}-{weight_format}"
     engine = Engine(model, tokenizer, config, revision=revision, available_bytes=available_bytes())
     return LoadedEngine(
         engine, tokenizer, chat_template, revision, model.config.architecture, weight_format

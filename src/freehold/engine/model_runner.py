@@ -79,6 +79,11 @@ class ModelRunner:
         self._block_size = block_size
         self._caches = model.make_caches(num_blocks, block_size)
 
+    def cache_memory(self) -> list[npt.NDArray[np.uint8]]:
+        """All layers', by block: writable views [num_blocks, bytes]."""
+        ops, size = self._model.ops, self._block_size
+        return [part for cache in self._caches for part in ops.cache_memory(cache, size)]
+
     def forward(self, batch: list[Scheduled]) -> StepRows:
         token_ids, layout = self._lay_out(batch)
         hidden = self._model.forward(token_ids, layout, self._caches)

@@ -69,6 +69,11 @@ class Request:
         return len(self.prompt_token_ids) + len(self.output_token_ids)
 
     @property
+    def num_missing_tokens(self) -> int:
+        """Known tokens still to compute."""
+        return self.num_tokens - self.num_computed_tokens
+
+    @property
     def num_outstanding_tokens(self) -> int:
         """Tokens still to compute or to draw: the work this request may yet cost."""
         return (

@@ -1,8 +1,8 @@
 """Which requests run in the next step, and how many tokens of each.
 
-One rule, `min(num_tokens - num_computed_tokens, budget)`, covers whole prompts, pieces of them,
-cached prefixes, single tokens and recomputation. Knows no model and no text.
-Read `block_manager.py` next.
+What a request lacks, `num_tokens - num_computed_tokens`, may be a prompt, the rest of one behind a
+cached prefix, a single token or a recomputation: all are served alike, in pieces that fit the
+budget. Knows no model and no text. Read `step_budget.py` and `block_manager.py` next.
 
 Invariants: every running request arrived before every waiting one; a running request holds
 blocks for all tokens it knows; the oldest request can always have all blocks it needs, since
@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from freehold.engine.block_manager import BlockManager
 from freehold.engine.request import Request, RequestState
+from freehold.engine.step_budget import MIN_TOKENS, StepBudget
 
 
 class Scheduled(NamedTuple):
@@ -25,11 +26,11 @@ class Scheduled(NamedTuple):
 
 class Scheduler:
     def __init__(
-        self, block_manager: BlockManager, *, max_num_requests: int, max_num_batched_tokens: int
+        self, block_manager: BlockManager, budget: StepBudget, *, max_num_requests: int
     ) -> None:
         self.block_manager = block_manager
+        self.budget = budget
         self.max_num_requests = max_num_requests
-        self.max_num_batched_tokens = max_num_batched_tokens
         self.waiting: deque[Request] = deque()  # both in order of arrival
         self.running: list[Request] = []
         self.preemptions_total = 0
@@ -42,32 +43,48 @@ class Scheduler:
         self.waiting.append(request)
 
     def schedule(self) -> list[Scheduled]:
-        """First come, first served, while blocks and budget last.
-
-        A request comes in only when those before it leave budget over. So of the running ones
-        only the last can lack more than one token: the others get theirs before a long prompt
-        takes its piece.
+        """Single tokens first, then prompts, first come, first served, while budget and blocks
+        last. So a long prompt holds nobody's tokens up, and no short prompt behind it for long:
+        what does not fit gets half of the budget that is left, the next the other half.
         """
         self._secure_blocks()
-        budget = self.max_num_batched_tokens
+        left = self.budget.num_tokens
         batch = []
         for request in self.running:
-            if num_tokens := min(request.num_tokens - request.num_computed_tokens, budget):
-                batch.append(Scheduled(request, num_tokens))
-                budget -= num_tokens
-        while budget and self.waiting and len(self.running) < self.max_num_requests:
-            request = self.waiting[0]
-            # One spare block for each running request, lest the newcomer be preempted at once.
-            if not self.block_manager.admit(request, spare=len(self.running)):
-                break
-            self.running.append(self.waiting.popleft())
-            request.state = RequestState.RUNNING
-            if not request.num_preemptions:
-                request.num_cached_tokens = request.num_computed_tokens
-            num_tokens = min(request.num_tokens - request.num_computed_tokens, budget)
-            batch.append(Scheduled(request, num_tokens))
-            budget -= num_tokens
+            if left and request.num_missing_tokens == 1:
+                batch.append(Scheduled(request, 1))
+                left -= 1
+        prompts = deque(request for request in self.running if request.num_missing_tokens > 1)
+        cut: int | None = None  # the first prompt in the batch that did not get all it lacks
+        while left and (prompt := prompts.popleft() if prompts else self._admit()):
+            has_next = bool(prompts) or self._may_admit
+            piece = _piece(prompt.num_missing_tokens, left, has_next)
+            if piece < prompt.num_missing_tokens and cut is None:
+                cut = len(batch)
+            batch.append(Scheduled(prompt, piece))
+            left -= piece
+        if left and cut is not None:  # the next could not come in after all
+            prompt, piece = batch[cut]
+            batch[cut] = Scheduled(prompt, min(prompt.num_missing_tokens, piece + left))
         return batch
+
+    @property
+    def _may_admit(self) -> bool:
+        return bool(self.waiting) and len(self.running) < self.max_num_requests
+
+    def _admit(self) -> Request | None:
+        """Let the next waiting request run, if there is one and it finds its blocks."""
+        # One spare block for each running request, lest the newcomer be preempted at once.
+        if not self._may_admit or not self.block_manager.admit(
+            self.waiting[0], spare=len(self.running)
+        ):
+            return None
+        request = self.waiting.popleft()
+        self.running.append(request)
+        request.state = RequestState.RUNNING
+        if not request.num_preemptions:
+            request.num_cached_tokens = request.num_computed_tokens
+        return request
 
     def finish(self, request: Request) -> None:
         """Take a request out, wherever it is, and its blocks back."""
@@ -84,8 +101,6 @@ class Scheduler:
         arrivals = [request.arrival for request in [*self.running, *self.waiting]]
         assert arrivals == sorted(arrivals), "order of arrival"
         assert not any(request.block_table for request in self.waiting)
-        missing = [request.num_tokens - request.num_computed_tokens for request in self.running]
-        assert all(num == 1 for num in missing[:-1]), "a long prompt before others' single tokens"
 
     def _secure_blocks(self) -> None:
         """Oldest first, every running request gets blocks for its newest token."""
@@ -102,3 +117,9 @@ class Scheduler:
         request.num_preemptions += 1
         self.preemptions_total += 1
         self.waiting.appendleft(request)
+
+
+def _piece(num_missing: int, left: int, has_next: bool) -> int:
+    if num_missing <= left:
+        return num_missing
+    return left // 2 if has_next and left >= 2 * MIN_TOKENS else left

@@ -14,6 +14,7 @@ from freehold.engine.config import Speculate
 from freehold.engine.lookup import Lookup
 from freehold.engine.request import Request, RequestState
 from freehold.engine.scheduler import Scheduled
+from freehold.engine.step_budget import StepBudget
 from freehold.engine.step_cost import StepCost
 
 MAX_DRAFTS = 15  # of one request
@@ -22,15 +23,13 @@ MIN_GAIN = 1.02  # expected; less is not worth the risk of a wrong estimate
 
 
 class Speculator:
-    def __init__(
-        self, block_manager: BlockManager, mode: Speculate, *, max_num_batched_tokens: int
-    ) -> None:
+    def __init__(self, mode: Speculate, block_manager: BlockManager, budget: StepBudget) -> None:
         self.step_cost = StepCost()
         self.draft_tokens_total = 0
         self.accepted_tokens_total = 0
         self._block_manager = block_manager
         self._mode = mode
-        self._max_num_batched_tokens = max_num_batched_tokens
+        self._budget = budget
         self._drafted: list[tuple[Request, int]] = []  # of this step, with how many
 
     def lookup(self, prompt_token_ids: Sequence[int]) -> Lookup | None:
@@ -43,7 +42,7 @@ class Speculator:
         Nobody waits or is preempted for a draft: they come after everything else is placed.
         """
         num_rows = sum(num_tokens for _, num_tokens in batch)
-        room = min(MAX_ROWS, self._max_num_batched_tokens) - num_rows
+        room = min(MAX_ROWS, self._budget.num_tokens) - num_rows
         decoding = [i for i, (request, _) in enumerate(batch) if _is_decoding(request)]
         if room <= 0 or not decoding:
             return batch
@@ -101,4 +100,4 @@ class Speculator:
 
 
 def _is_decoding(request: Request) -> bool:
-    return bool(request.output_token_ids) and request.num_computed_tokens + 1 == request.num_tokens
+    return request.num_missing_tokens == 1 and bool(request.output_token_ids)

@@ -13,6 +13,7 @@ from freehold.model.config import ModelConfig
 from freehold.model.formats import Role, default_format
 from freehold.model.layers import Linear, WeightLoader
 from freehold.model.model import DecoderLayer, Model
+from freehold.model.pack_cache import Packs
 from freehold.model.weights import Shape, TensorFiles, WeightSource
 from freehold.ops import Ops
 from freehold.types import WeightFormat
@@ -34,15 +35,17 @@ def build_model(
     *,
     ops: Ops,
     quantize: WeightFormat | None = None,
+    packs: Packs | None = None,
 ) -> Model:
-    """Of a parsed config.json and the tensors: all checked first, then packed layer by layer.
+    """Of a parsed config.json and the tensors: all checked first, then packed layer by layer, or
+    taken from `packs`.
 
     Raises UnsupportedArchitecture, or CheckpointError naming the field or tensor.
     """
     config = ModelConfig.from_dict(config_json)
     architecture = _architecture(config)
     source = WeightSource(files, tensor_shapes(config), config)
-    loader = WeightLoader(source, ops, quantize or default_format(ops))
+    loader = WeightLoader(source, ops, quantize or default_format(ops), packs)
     return Model(
         config,
         ops,

@@ -105,7 +105,7 @@ class _Refused(Exception):
 
 def _environment() -> minijinja.Environment:
     environment = minijinja.Environment(
-        filters={"tojson": _to_json},
+        filters={"tojson": _to_json, "trim": _trim},
         globals={
             "raise_exception": _raise_exception,
             "strftime_now": _strftime_now,
@@ -144,6 +144,11 @@ def _to_json(
         separators=separators,
         sort_keys=bool(sort_keys),
     )
+
+
+def _trim(value: object, chars: str | None = None) -> str:
+    """As in Jinja: minijinja's own leaves the separators U+001C to U+001F standing."""
+    return str(value).strip(chars)
 
 
 def _raise_exception(message: object = "") -> None:

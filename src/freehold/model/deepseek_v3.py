@@ -11,6 +11,9 @@ divided into steps.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
 
 from freehold.model.config import MlaConfig, ModelConfig
 from freehold.model.formats import Role
@@ -177,8 +180,11 @@ def load_layer(config: ModelConfig, loader: WeightLoader, layer: int) -> Decoder
 def _load_attention(config: ModelConfig, loader: WeightLoader, prefix: str) -> LatentAttention:
     dims, num_heads = config.mla, config.num_attention_heads
     assert dims is not None
-    kv_up = loader.tensor(f"{prefix}.kv_b_proj.weight").reshape(num_heads, -1, dims.kv_lora_rank)
-    nope = dims.qk_nope_head_dim
+    nope, rank, kv_up = dims.qk_nope_head_dim, dims.kv_lora_rank, f"{prefix}.kv_b_proj.weight"
+
+    def heads(tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return tensor.reshape(num_heads, -1, rank)
+
     attention = LatentAttention(
         ops=loader.ops,
         num_heads=num_heads,
@@ -188,11 +194,13 @@ def _load_attention(config: ModelConfig, loader: WeightLoader, prefix: str) -> L
         query=_load_query(dims, loader, prefix),
         kv_down=loader.linear(Role.ATTENTION, f"{prefix}.kv_a_proj_with_mqa"),
         kv_norm=loader.rms_norm(f"{prefix}.kv_a_layernorm", LATENT_NORM_EPS),
-        key_up=loader.ops.per_head_weight(kv_up[:, :nope].transpose(0, 2, 1)),
-        value_up=loader.ops.per_head_weight(kv_up[:, nope:]),
+        key_up=loader.per_head(
+            f"{kv_up}.key", kv_up, lambda tensor: heads(tensor)[:, :nope].transpose(0, 2, 1)
+        ),
+        value_up=loader.per_head(f"{kv_up}.value", kv_up, lambda tensor: heads(tensor)[:, nope:]),
         output=loader.linear(Role.ATTENTION, f"{prefix}.o_proj"),
     )
-    loader.release(f"{prefix}.kv_b_proj.weight")
+    loader.release(kv_up)
     return attention
 
 

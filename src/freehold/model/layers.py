@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from freehold.model.formats import Role, weight_format
+from freehold.model.pack_cache import NoPacks, Packs
 from freehold.model.weights import WeightSource
 from freehold.ops import Array, Ops, Weight
 from freehold.types import WeightFormat
@@ -52,25 +53,46 @@ class GatedMlp:
 
 
 class WeightLoader:
-    """Reads, joins and packs tensors; lets go of the file's pages once they are packed."""
+    """Reads, joins and packs tensors, or takes them packed from `packs`; lets go of the file's
+    pages once they are packed."""
 
-    def __init__(self, source: WeightSource, ops: Ops, quantize: WeightFormat) -> None:
+    def __init__(
+        self, source: WeightSource, ops: Ops, quantize: WeightFormat, packs: Packs | None = None
+    ) -> None:
         self.ops = ops
         self._source = source
         self._quantize = quantize
+        self._packs = packs or NoPacks()
 
     def linear(self, role: Role, *names: str) -> Linear:
         """The linears `name` (their `.weight` and perhaps `.bias`) as one, rows below each other.
 
         INT8 scales rows and INT4 groups within rows, so joining changes no rounding.
         """
-        format = weight_format(role, self._quantize)
-        weight = self.ops.weight(self._joined([f"{name}.weight" for name in names]), format)
+        weight = self._weight(role, *names)
         biases = [f"{name}.bias" for name in names if self._source.has(f"{name}.bias")]
         assert len(biases) in (0, len(names))
         bias = self.ops.vector(self._joined(biases)) if biases else None
-        self.release(*(f"{name}.weight" for name in names), *biases)
+        self.release(*biases)
         return Linear(self.ops, weight, bias)
+
+    def per_head(
+        self, key: str, name: str, part: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+    ) -> Weight:
+        """`part` of a tensor, as [num_heads, out, in]; `key` names it among the packs."""
+        return self._packs.take(
+            key, lambda: self.ops.per_head_weight(part(self._source.tensor(name)))
+        )
+
+    def _weight(self, role: Role, *names: str) -> Weight:
+        tensors = [f"{name}.weight" for name in names]
+
+        def pack() -> Weight:
+            weight = self.ops.weight(self._joined(tensors), weight_format(role, self._quantize))
+            self.release(*tensors)
+            return weight
+
+        return self._packs.take("+".join(tensors), pack)
 
     def gated_mlp(self, prefix: str) -> GatedMlp:
         gate_up = self.linear(Role.MLP, f"{prefix}.gate_proj", f"{prefix}.up_proj")
@@ -82,31 +104,16 @@ class WeightLoader:
     def vector(self, name: str) -> Array:
         return self.ops.vector(self._source.tensor(name))
 
-    def tensor(self, name: str) -> npt.NDArray[Any]:
-        return self._source.tensor(name)
-
     def embedding(self, name: str) -> Weight:
         return self.ops.embedding_table(self._source.tensor(f"{name}.weight"))
 
     def experts(self, prefix: str, num_experts: int) -> Weight:
-        """All routed experts of a layer; each is read only when the Ops takes it."""
-
-        def gate_up(e: int) -> npt.NDArray[Any]:
-            return self._joined(
-                [f"{prefix}.{e}.{part}.weight" for part in ("gate_proj", "up_proj")]
-            )
-
-        def down(e: int) -> npt.NDArray[Any]:
-            return self.tensor(f"{prefix}.{e}.down_proj.weight")
-
-        packed = self.ops.expert_weights(
-            _OnDemand(num_experts, gate_up),
-            _OnDemand(num_experts, down),
-            weight_format(Role.EXPERT, self._quantize),
+        """All routed experts of a layer."""
+        each = [f"{prefix}.{e}" for e in range(num_experts)]
+        return self.ops.expert_weights(
+            [self._weight(Role.EXPERT, f"{e}.gate_proj", f"{e}.up_proj") for e in each],
+            [self._weight(Role.EXPERT, f"{e}.down_proj") for e in each],
         )
-        parts = ("gate_proj", "up_proj", "down_proj")
-        self.release(*(f"{prefix}.{e}.{part}.weight" for e in range(num_experts) for part in parts))
-        return packed
 
     def _joined(self, names: Sequence[str]) -> npt.NDArray[Any]:
         tensors = [self._source.tensor(name) for name in names]
@@ -118,23 +125,3 @@ class WeightLoader:
         """These tensors are packed: the file's pages may go."""
         for name in names:
             self._source.release(name)
-
-
-@dataclass(frozen=True, slots=True)
-class _OnDemand(Sequence[npt.NDArray[Any]]):
-    """A sequence whose items are made when they are taken, so that few exist at once."""
-
-    length: int
-    make: Callable[[int], npt.NDArray[Any]]
-
-    def __len__(self) -> int:
-        return self.length
-
-    @overload
-    def __getitem__(self, index: int) -> npt.NDArray[Any]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[npt.NDArray[Any]]: ...
-    def __getitem__(self, index: int | slice) -> npt.NDArray[Any] | list[npt.NDArray[Any]]:
-        if isinstance(index, slice):
-            return [self.make(i) for i in range(self.length)[index]]
-        return self.make(range(self.length)[index])

@@ -42,6 +42,12 @@ class BatchLayout:
 
 
 @dataclass(frozen=True, slots=True)
+class PackedBytes:
+    form: tuple[int, ...]  # what the Ops needs to know of them
+    bytes: npt.NDArray[np.uint8]  # [num_bytes], from a border of 64 bytes on
+
+
+@dataclass(frozen=True, slots=True)
 class RoutingSpec:
     """How a DeepSeek router turns scores into experts (DeepSeek-V2 §2.1, DeepSeek-V3 §2.1.2)."""
 
@@ -57,6 +63,8 @@ class RoutingSpec:
 
 class Ops(Protocol):
     name: str  # "reference", "native:avx512_vnni" …
+    pack_layout: str | None  # whose and which version packed bytes are; None: packs nothing
+    cache_layout: str  # whose and which version the memory of a cache is
 
     # Weights: checkpoint arrays in (float32, ml_dtypes bfloat16, float16), this Ops' form out
 
@@ -70,15 +78,19 @@ class Ops(Protocol):
         """Pack [num_heads, out, in], for `per_head_linear`; held at 16 bits (32 in the truth)."""
         ...
 
-    def expert_weights(
-        self,
-        gate_up: Sequence[npt.NDArray[Any]],
-        down: Sequence[npt.NDArray[Any]],
-        format: WeightFormat,
-        group_size: int = DEFAULT_GROUP_SIZE,
-    ) -> Weight:
-        """Pack one layer's routed experts: gate_up[e] is [2 * inner, hidden] (gate first), down[e]
-        is [hidden, inner]. Each item is made when it is taken: take it once, pack it, drop it."""
+    def expert_weights(self, gate_up: Sequence[Weight], down: Sequence[Weight]) -> Weight:
+        """One layer's routed experts as one: gate_up[e] is a `weight` of [2 * inner, hidden] (gate
+        first), down[e] one of [hidden, inner]."""
+        ...
+
+    def packed(self, weight: Weight) -> PackedBytes:
+        """The bytes of a weight or per-head weight as they may be kept on disk, not copied.
+        Needs a `pack_layout`."""
+        ...
+
+    def unpacked(self, packed: PackedBytes) -> Weight:
+        """The weight that `packed` gave these bytes for; they are used where they lie. Raises
+        ValueError if they cannot be that."""
         ...
 
     def embedding_table(self, tensor: npt.NDArray[Any]) -> Weight:
@@ -141,6 +153,11 @@ class Ops(Protocol):
     ) -> Cache: ...
 
     def latent_cache(self, num_blocks: int, block_size: int, latent_dim: int) -> Cache: ...
+
+    def cache_memory(self, cache: Cache, block_size: int) -> list[npt.NDArray[np.uint8]]:
+        """A cache's own memory, by block: writable views [num_blocks, bytes]. Bytes moved to the
+        same place of another cache of this `cache_layout` and shape mean the same there."""
+        ...
 
     def grouped_attention(
         self, q: Array, k: Array, v: Array, cache: Cache, layout: BatchLayout, scale: float

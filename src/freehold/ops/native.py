@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from freehold import _native
 from freehold.errors import ConfigError
-from freehold.ops import DEFAULT_GROUP_SIZE, BatchLayout, RoutingSpec
+from freehold.ops import DEFAULT_GROUP_SIZE, BatchLayout, PackedBytes, RoutingSpec
 from freehold.ops.quantize import int4_group_size
 from freehold.types import WeightFormat
 
@@ -65,6 +65,8 @@ class NativeOps:
     Raises ConfigError if this CPU lacks it; ValueError or IndexError where arrays do not fit.
     """
 
+    pack_layout: str | None = f"native{_native.PACK_LAYOUT_VERSION}"  # one for all instruction sets
+
     def __init__(self, num_threads: int | None = None, isa: str = "") -> None:
         if num_threads is not None and num_threads < 1:
             raise ConfigError(f"num_threads must be at least 1, not {num_threads}.")
@@ -74,6 +76,7 @@ class NativeOps:
             raise ConfigError(str(error), param="FREEHOLD_ISA") from None
         self.isa: str = self._native.isa
         self.name = f"native:{self.isa}"
+        self.cache_layout = f"{self.name}:{_native.CACHE_LAYOUT_VERSION}"
 
     # Weights
 
@@ -88,17 +91,17 @@ class NativeOps:
     def per_head_weight(self, tensor: npt.NDArray[Any]) -> Any:
         return self._native.pack(*_bits(tensor), _FORMATS[WeightFormat.BF16], 0)
 
-    def expert_weights(
-        self,
-        gate_up: Sequence[npt.NDArray[Any]],
-        down: Sequence[npt.NDArray[Any]],
-        format: WeightFormat,
-        group_size: int = DEFAULT_GROUP_SIZE,
-    ) -> Any:
-        return _native.stack_experts(
-            [self.weight(matrix, format, group_size) for matrix in gate_up],
-            [self.weight(matrix, format, group_size) for matrix in down],
-        )
+    def expert_weights(self, gate_up: Sequence[Any], down: Sequence[Any]) -> Any:
+        return _native.stack_experts(list(gate_up), list(down))
+
+    def packed(self, weight: Any) -> PackedBytes:
+        *shape, n, k = weight.shape
+        form = (weight.format, *(shape or [1]), n, k, weight.group_size)
+        return PackedBytes(form, weight.bytes)
+
+    def unpacked(self, packed: PackedBytes) -> Any:
+        format, count, n, k, group_size = packed.form
+        return _native.PackedWeight(format, count, n, k, group_size, packed.bytes)
 
     def embedding_table(self, tensor: npt.NDArray[Any]) -> EmbeddingTable:
         return EmbeddingTable(*_bits(tensor))
@@ -157,6 +160,11 @@ class NativeOps:
 
     def latent_cache(self, num_blocks: int, block_size: int, latent_dim: int) -> _native.PagedCache:
         return _native.PagedCache(num_blocks, block_size, 1, latent_dim, True)
+
+    def cache_memory(
+        self, cache: _native.PagedCache, block_size: int
+    ) -> list[npt.NDArray[np.uint8]]:
+        return cache.memory()
 
     def grouped_attention(
         self, q: F32, k: F32, v: F32, cache: _native.PagedCache, layout: BatchLayout, scale: float

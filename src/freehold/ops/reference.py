@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from freehold.ops import DEFAULT_GROUP_SIZE, BatchLayout, RoutingSpec
+from freehold.ops import DEFAULT_GROUP_SIZE, BatchLayout, PackedBytes, RoutingSpec
 from freehold.ops.quantize import int4_group_size, quantize_int4, quantize_int8, quantize_rows
 from freehold.types import WeightFormat
 
@@ -74,6 +74,8 @@ class LatentCache:
 
 class ReferenceOps:
     name = "reference"
+    pack_layout: str | None = None
+    cache_layout = "reference:1"
 
     # Weights
 
@@ -95,16 +97,15 @@ class ReferenceOps:
         return ReferenceWeight(WeightFormat.FLOAT32, _float32(tensor))
 
     def expert_weights(
-        self,
-        gate_up: Sequence[npt.NDArray[Any]],
-        down: Sequence[npt.NDArray[Any]],
-        format: WeightFormat,
-        group_size: int = DEFAULT_GROUP_SIZE,
+        self, gate_up: Sequence[ReferenceWeight], down: Sequence[ReferenceWeight]
     ) -> ReferenceExperts:
-        return ReferenceExperts(
-            [self.weight(matrix, format, group_size) for matrix in gate_up],
-            [self.weight(matrix, format, group_size) for matrix in down],
-        )
+        return ReferenceExperts(list(gate_up), list(down))
+
+    def packed(self, weight: ReferenceWeight) -> PackedBytes:
+        raise ValueError("The reference packs nothing.")
+
+    def unpacked(self, packed: PackedBytes) -> ReferenceWeight:
+        raise ValueError("The reference packs nothing.")
 
     def embedding_table(self, tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return tensor
@@ -169,6 +170,12 @@ class ReferenceOps:
 
     def latent_cache(self, num_blocks: int, block_size: int, latent_dim: int) -> LatentCache:
         return LatentCache(np.zeros((num_blocks * block_size, latent_dim), np.float32))
+
+    def cache_memory(
+        self, cache: GroupedCache | LatentCache, block_size: int
+    ) -> list[npt.NDArray[np.uint8]]:
+        parts = [cache.latents] if isinstance(cache, LatentCache) else [cache.keys, cache.values]
+        return [part.reshape(len(part) // block_size, -1).view(np.uint8) for part in parts]
 
     def grouped_attention(
         self, q: F32, k: F32, v: F32, cache: GroupedCache, layout: BatchLayout, scale: float
