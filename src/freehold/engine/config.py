@@ -6,21 +6,12 @@ Knows no model beyond its cache's bytes a token. Read `engine.py` next.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from freehold.errors import ConfigError, NotEnoughMemory
+from freehold.types import Speculate
 
 DEFAULT_CACHE_FRACTION = 0.25  # of the memory that is available once the weights are in
-
-
-class Speculate(StrEnum):
-    """Where guesses at the next tokens come from. Tokens are the same with any; time differs."""
-
-    OFF = "off"
-    LOOKUP = "lookup"  # what followed the same words before, in prompt and answer
-    MTP = "mtp"  # DeepSeek-V3's multi-token-prediction layer, if the checkpoint has it
-    AUTO = "auto"  # whichever is more likely to be right
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from freehold.engine.block_manager import BlockManager
-from freehold.engine.config import Speculate
 from freehold.engine.lookup import Lookup
 from freehold.engine.request import Request, RequestState
 from freehold.engine.scheduler import Scheduled
 from freehold.engine.step_budget import StepBudget
 from freehold.engine.step_cost import StepCost
+from freehold.types import Speculate
 
 MAX_DRAFTS = 15  # of one request
 MAX_ROWS = 64  # of a step with drafts; each has its row of logits
