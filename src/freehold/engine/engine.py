@@ -85,7 +85,12 @@ class Engine:
             StepBudget(config.max_num_batched_tokens, config.max_step_seconds),
             max_num_requests=config.max_num_requests,
         )
-        self._speculator = Speculator(config.speculate, self.block_manager, self.scheduler.budget)
+        self._speculator = Speculator(
+            config.speculate,
+            self.block_manager,
+            self.scheduler.budget,
+            has_mtp=self._runner.has_mtp,
+        )
         self._tokenizer = tokenizer
         self._vocab_size = model.config.vocab_size
         self._eos_token_ids = tokenizer.eos_token_ids | set(model.config.eos_token_ids)
@@ -134,7 +139,7 @@ class Engine:
         if sampling.json_schema is not None:
             matcher = self._grammars.matcher(sampling.json_schema)
         request.draw = Draw(sampling, request.prompt_token_ids, matcher)
-        request.lookup = self._speculator.lookup(request.prompt_token_ids)
+        request.guesses = self._speculator.guesses(request.prompt_token_ids)
         request.text = OutputText(
             self._tokenizer.new_stream(),
             sampling.stop,
@@ -244,6 +249,7 @@ class Engine:
         if requests:
             self._draw(requests, logits)
         self._speculator.settle()
+        self._speculator.look_ahead(self._runner, rows)
 
     def _draw(self, requests: list[Request], logits: Array) -> None:
         """Draw a token of each request from its row; where it is what the draft says, the row
@@ -294,8 +300,8 @@ class Engine:
             token_id in self._eos_token_ids and not sampling.ignore_eos
         )
         request.draw.observe(token_id)
-        if request.lookup is not None:
-            request.lookup.append(token_id)
+        if request.guesses is not None:
+            request.guesses.append(token_id)
         text = ""
         if not is_stop or sampling.include_stop_in_output:
             text = request.text.push(token_id)

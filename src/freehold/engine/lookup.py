@@ -11,7 +11,7 @@ from collections.abc import Iterable
 # Of guesses after 1, 2–3, 4–7, 8–15, and 16 or more matching tokens: how many are right, before
 # this request has shown its own rates.
 _PRIOR = (0.15, 0.4, 0.6, 0.8, 0.9)
-_MEMORY = 0.9  # weight of the past in the running rate
+RATE_MEMORY = 0.9  # weight of the past in the running rate
 
 
 class Lookup:
@@ -32,7 +32,7 @@ class Lookup:
         if self._source:
             level = _level(self._num_matching)
             is_right = self._tokens[self._source] == token_id
-            self._rates[level] = self._rates[level] * _MEMORY + is_right * (1 - _MEMORY)
+            self._rates[level] = self._rates[level] * RATE_MEMORY + is_right * (1 - RATE_MEMORY)
         self._append(token_id)
 
     def drafts(self, count: int) -> list[int]:
