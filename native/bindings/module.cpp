@@ -273,6 +273,7 @@ uint64_t read_all(Runtime& runtime, In<uint64_t, 1> words) {
 }  // namespace
 
 NB_MODULE(_native, m) {
+  m.attr("PACK_LAYOUT_VERSION") = kPackLayoutVersion;
   m.def("available_isas", [] { return std::string(available_isas()); });
   // The views point into the matrices, which live as long as what holds them.
   m.def("stack_experts", &stack_experts, nb::keep_alive<0, 1>(), nb::keep_alive<0, 2>());

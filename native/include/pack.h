@@ -8,6 +8,9 @@ namespace freehold {
 
 enum class Stored : int { kFloat32 = 0, kBf16 = 1, kFloat16 = 2 };
 
+// Counts changes of the packed bytes' layout (pack.cpp): packed weights kept on disk carry it.
+constexpr int kPackLayoutVersion = 1;
+
 struct Source {  // row-major [n, k]
   const void* data;
   Stored dtype;

@@ -10,6 +10,8 @@ F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 
+PACK_LAYOUT_VERSION: int
+
 def available_isas() -> str: ...
 def stack_experts(
     gate_up: Sequence[PackedWeight], down: Sequence[PackedWeight]
