@@ -9,7 +9,7 @@ namespace freehold {
 enum class Format : int { kFloat32 = 0, kBf16 = 1, kInt8 = 2, kInt4 = 3 };
 
 constexpr int kPanel = 16;          // output columns that share a vector
-constexpr int kRowBlock = 4;        // activation rows that lie interleaved
+constexpr int kRowBlock = 8;        // activation rows that lie interleaved
 constexpr int kQueryBlock = 8;      // queries of grouped attention that do
 constexpr int kKeyPanel = 16;       // keys of a grouped cache that share a vector
 constexpr int kLatentQueries = 16;  // queries that share a vector in latent attention
@@ -26,7 +26,7 @@ struct Weight {
 };
 
 // Activations as a product reads them: units of 4 bytes (4 INT8, 2 BF16 or 1 float32 of a row),
-// blocks of up to 4 rows, [block][unit][rows in block].
+// blocks of up to 8 rows, [block][unit][rows in block].
 struct Rows {
   int64_t num_rows, units;  // units a row
   const uint32_t* data;

@@ -20,11 +20,11 @@ inline void write_panel(const Weight& w, const float* bias, float* y, int64_t ld
     store_n(out, bias ? v + load_n(bias + column, width) : v, width);
 }
 
-// Rows [row, row + R) against panels [panel, panel + P).
+// R rows from `first` of the block that begins at `row`, against panels [panel, panel + P).
 struct Tile {
   const Weight& w;
   const Rows& x;
-  int64_t panel, row, panel_bytes;
+  int64_t panel, row, first, rows_in_block, panel_bytes;
   const float* bias;
   float* y;
   int64_t ldy;
@@ -34,11 +34,20 @@ struct Tile {
   int64_t ahead_step;
 
   const uint8_t* weights() const { return w.data + panel * panel_bytes; }
-  const uint32_t* units() const { return x.data + row * x.units; }
+  const uint32_t* units() const { return x.data + row * x.units + first; }
   int64_t num_groups() const { return w.padded_k / w.group_size; }
-  const int32_t* offsets() const { return x.offsets + row * num_groups(); }
+  const int32_t* offsets() const { return x.offsets + row * num_groups() + first; }
+  F32 scale(int r) const { return splat(x.scales[row + first + r]); }
 
-  void finish(int p, int r, F32 v) const { write_panel(w, bias, y, ldy, row + r, panel + p, v); }
+  // From a row's unit or offset to its next: a constant where a tile takes whole blocks.
+  template <int R>
+  int64_t stride() const {
+    return kMostRows == kRowBlock ? R : rows_in_block;
+  }
+
+  void finish(int p, int r, F32 v) const {
+    write_panel(w, bias, y, ldy, row + first + r, panel + p, v);
+  }
 };
 
 // Rows that stay in the second-level cache while panels stream past them.
@@ -56,9 +65,12 @@ inline void for_row_blocks(Tile tile, int64_t begin, int64_t end, Kernel kernel)
   tile.ahead_step = P * 64 / num_blocks;
   for (int64_t block = 0; block < num_blocks; ++block) {
     tile.row = begin + block * kRowBlock;
+    tile.rows_in_block = end - tile.row < kRowBlock ? end - tile.row : kRowBlock;
     tile.ahead = next + block * share;
-    with_constant<kRowBlock>(end - tile.row,
-                             [&]<int R>() { kernel.template operator()<R, P>(tile); });
+    for_rows_of_block(tile.rows_in_block, [&]<int R>(int64_t first) {
+      tile.first = first;
+      kernel.template operator()<R, P>(tile);
+    });
   }
 }
 
@@ -71,7 +83,7 @@ void for_tiles(const Weight& w, const Rows& x, int64_t panel_bytes, const float*
     const int64_t end = begin + chunk < x.num_rows ? begin + chunk : x.num_rows;
     int64_t panel = panel_begin;
     const auto tile = [&] {
-      return Tile{w, x, panel, begin, panel_bytes, bias, y, ldy, nullptr, 0};
+      return Tile{w, x, panel, begin, 0, 0, panel_bytes, bias, y, ldy, nullptr, 0};
     };
     for (; panel + P <= panel_end; panel += P) for_row_blocks<P>(tile(), begin, end, kernel);
     if constexpr (P > 1)

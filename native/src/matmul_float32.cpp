@@ -6,15 +6,16 @@ namespace freehold::ISA {
 
 void matmul_float32(const Weight& w, const Rows& x, const float* bias, float* y, int64_t ldy,
                     int64_t panel_begin, int64_t panel_end) {
-  constexpr int kPanels = kHas32Registers ? 4 : 1;
+  constexpr int kPanels = kHas32Registers ? 2 : 1;
   for_tiles<kPanels>(w, x, w.padded_k * kPanel * 4, bias, y, ldy, panel_begin, panel_end,
                      []<int R, int P>(const Tile& t) {
                        const uint8_t* weights = t.weights();
                        const auto* a = reinterpret_cast<const float*>(t.units());
+                       const int64_t stride = t.stride<R>();
                        F32 total[P][R];
                        for (int p = 0; p < P; ++p)
                          for (int r = 0; r < R; ++r) total[p][r] = splat(0);
-                       for (int64_t k = 0; k < t.w.padded_k; ++k, weights += 64, a += R)
+                       for (int64_t k = 0; k < t.w.padded_k; ++k, weights += 64, a += stride)
                          for (int p = 0; p < P; ++p) {
                            const F32 column =
                                load(reinterpret_cast<const float*>(weights + p * t.panel_bytes));

@@ -17,37 +17,34 @@ void matmul_int4(const Weight& w, const Rows& x, const float* bias, float* y, in
         const uint16_t* scales = t.w.half_scales + t.panel * num_groups * kPanel;
         const uint32_t* a = t.units();
         const int32_t* offsets = t.offsets();
+        const int64_t stride = t.stride<R>();
         F32 total[P][R];
         for (int p = 0; p < P; ++p)
           for (int r = 0; r < R; ++r) total[p][r] = splat(0);
-        for (int64_t g = 0; g < num_groups; ++g, offsets += R, scales += kPanel) {
-          I32 first[P][R], second[P][R];  // two chains hide the dot product's latency
+        for (int64_t g = 0; g < num_groups; ++g, offsets += stride, scales += kPanel) {
+          I32 dot[P][R];
           for (int p = 0; p < P; ++p)
-            for (int r = 0; r < R; ++r)
-              first[p][r] = splat_int(offsets[r]), second[p][r] = splat_int(0);
-          for (int64_t k = 0; k < t.w.group_size; k += 8, weights += 64, a += 2 * R) {
+            for (int r = 0; r < R; ++r) dot[p][r] = splat_int(offsets[r]);
+          for (int64_t k = 0; k < t.w.group_size; k += 8, weights += 64, a += 2 * stride) {
             for (int p = 0; p < P; ++p) __builtin_prefetch(ahead + p * 64);
             ahead += t.ahead_step;
+            Bytes low[P], high[P];
             for (int p = 0; p < P; ++p) {
               const Bytes both = load_bytes(weights + p * t.panel_bytes);
-              const Bytes low = low_nibbles(both), high = high_nibbles(both);
-              I32* rest = kHas32Registers ? second[p] : first[p];
-              for (int r = 0; r < R; ++r) {
-                first[p][r] = dot_u4s8(first[p][r], low, a[r]);
-                rest[r] = dot_u4s8(rest[r], high, a[R + r]);
-              }
+              low[p] = low_nibbles(both), high[p] = high_nibbles(both);
             }
+            for (int r = 0; r < R; ++r)
+              for (int p = 0; p < P; ++p) dot[p][r] = dot_u4s8(dot[p][r], low[p], a[r]);
+            for (int r = 0; r < R; ++r)
+              for (int p = 0; p < P; ++p) dot[p][r] = dot_u4s8(dot[p][r], high[p], a[stride + r]);
           }
           for (int p = 0; p < P; ++p) {
             const F32 scale = load_f16(scales + p * num_groups * kPanel);
-            for (int r = 0; r < R; ++r) {
-              const I32 dot = kHas32Registers ? first[p][r] + second[p][r] : first[p][r];
-              total[p][r] = fma(to_float(dot), scale, total[p][r]);
-            }
+            for (int r = 0; r < R; ++r) total[p][r] = fma(to_float(dot[p][r]), scale, total[p][r]);
           }
         }
         for (int p = 0; p < P; ++p)
-          for (int r = 0; r < R; ++r) t.finish(p, r, total[p][r] * splat(t.x.scales[t.row + r]));
+          for (int r = 0; r < R; ++r) t.finish(p, r, total[p][r] * t.scale(r));
       });
 }
 
