@@ -77,6 +77,19 @@ void linear(Runtime& runtime, In<float, 2> x, const PackedWeight& weight, MaybeI
   runtime.linear(w, x.data(), m, bias ? bias->data() : nullptr, y.data());
 }
 
+void gated_linear(Runtime& runtime, In<float, 2> x, const PackedWeight& weight,
+                  MaybeIn<float, 1> bias, Out<float, 2> y) {
+  const Weight& w = weight.views[0];
+  const auto m = int64_t(x.shape(0));
+  require(weight.count == 1 && w.n % (2 * kPanel) == 0,
+          "A gated weight is [gate; up], each a multiple of 16 outputs.");
+  require_shape(x, {m, w.k}, "x");
+  require_shape(y, {m, w.n / 2}, "y");
+  if (bias) require_shape(*bias, {w.n}, "bias");
+  nb::gil_scoped_release release;
+  runtime.gated_linear(w, x.data(), m, bias ? bias->data() : nullptr, y.data());
+}
+
 void per_head_linear(Runtime& runtime, In<float, 3> x, const PackedWeight& weight,
                      Out<float, 3> y) {
   const Weight& w = weight.views[0];
@@ -308,6 +321,7 @@ NB_MODULE(_native, m) {
       .def("read", &read_all)
       .def("pack", &pack)
       .def("linear", &linear, nb::arg(), nb::arg(), nb::arg().none(), nb::arg())
+      .def("gated_linear", &gated_linear, nb::arg(), nb::arg(), nb::arg().none(), nb::arg())
       .def("per_head_linear", &per_head_linear)
       .def("matmul_float32", &matmul_float32)
       .def("routed_experts", &routed_experts)

@@ -15,11 +15,11 @@ inline void with_constant(int64_t count, Kernel&& kernel) {
 
 constexpr int kMostRows = kHas32Registers ? 8 : 4;  // that a tile takes
 
-// kernel.template operator()<R>(first) for consecutive runs of R rows that cover [0, count).
-template <class Kernel>
+// kernel.template operator()<R>(first) for consecutive runs of R <= Most rows that cover [0, count).
+template <int Most = kMostRows, class Kernel>
 inline void for_rows_of_block(int64_t count, Kernel&& kernel) {
-  for (int64_t first = 0; first < count; first += kMostRows)
-    with_constant<kMostRows>(count - first, [&]<int R>() { kernel.template operator()<R>(first); });
+  for (int64_t first = 0; first < count; first += Most)
+    with_constant<Most>(count - first, [&]<int R>() { kernel.template operator()<R>(first); });
 }
 
 }  // namespace freehold::ISA
