@@ -286,6 +286,7 @@ uint64_t read_all(Runtime& runtime, In<uint64_t, 1> words) {
 }  // namespace
 
 NB_MODULE(_native, m) {
+  keep_freed_memory();
   m.attr("PACK_LAYOUT_VERSION") = kPackLayoutVersion;
   m.def("available_isas", [] { return std::string(available_isas()); });
   // The views point into the matrices, which live as long as what holds them.
