@@ -100,7 +100,7 @@ class Step:
             q, k, v = rotated[:, :HEADS], rotated[:, HEADS:], heads[:, HEADS + KV_HEADS :]
             mixed = ops.grouped_attention(q, k, v, cache, layout, 0.088)
             x = x + ops.linear(mixed.reshape(rows, HIDDEN), out)
-            inner = ops.silu_and_mul(ops.linear(ops.rms_norm(x, self.norm, 1e-6), gate_up))
+            inner = ops.gated_linear(ops.rms_norm(x, self.norm, 1e-6), gate_up)
             x = x + ops.linear(inner, down)
         logits = ops.linear(ops.rms_norm(x, self.norm, 1e-6), self.head)
         zeros = np.zeros(rows, np.float32)

@@ -19,7 +19,7 @@ from pydantic_settings import (
 )
 
 from freehold.errors import ConfigError
-from freehold.types import WeightFormat
+from freehold.types import Speculate, WeightFormat
 
 
 def shipped_model() -> Path:
@@ -53,6 +53,10 @@ class Settings(BaseSettings):
         ge=0,
         le=10_000,
         description="Disk for prompts' beginnings that came twice, kept across restarts; 0: none.",
+    )
+    speculate: Speculate = Field(
+        Speculate.AUTO,
+        description="Guess ahead for speed, same answers: off, lookup, mtp or auto.",
     )
     host: str = Field("127.0.0.1", description="Address the gateway listens on.")
     port: int = Field(8080, ge=0, le=65535, description="Port the gateway listens on; 0: any.")

@@ -30,6 +30,15 @@ class WeightFormat(StrEnum):
     INT4 = "int4"  # symmetric, one scale a group of `group_size` inputs
 
 
+class Speculate(StrEnum):
+    """Where guesses at the next tokens come from: the tokens themselves are the same with any."""
+
+    OFF = "off"
+    LOOKUP = "lookup"  # what followed the same words before, in prompt and answer
+    MTP = "mtp"  # DeepSeek-V3's multi-token-prediction layer, if the checkpoint has it
+    AUTO = "auto"  # whichever is more likely to be right
+
+
 class FinishReason(StrEnum):
     STOP = "stop"  # an EOS id, a stop id or a stop string
     LENGTH = "length"  # max_tokens or the context limit

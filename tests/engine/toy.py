@@ -37,6 +37,7 @@ class ToyModel:
     """
 
     cache_bytes_per_token = 16
+    has_mtp = False
 
     def __init__(
         self, vocab_size: int, eos: tuple[int, ...], context=512, eos_bias=0.0, step_seconds=0.0

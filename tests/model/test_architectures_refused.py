@@ -94,7 +94,7 @@ def test_prediction_layers_and_stored_frequencies_are_passed_over():
     config_json = tiny.VARIANTS["deepseek_v3"]  # 3 layers and one for multi-token prediction
     tensors = tiny.random_tensors(ModelConfig.from_dict(config_json), seed=0)
     extra = {
-        "model.layers.3.eh_proj.weight": np.zeros((2, 2), np.float32),
+        "model.layers.3.enorm.weight": np.zeros(2, np.float32),  # without eh_proj: not whole
         "model.layers.3.shared_head.norm.weight": np.zeros(2, np.float32),
         "model.layers.0.self_attn.rotary_emb.inv_freq": np.zeros(4, np.float32),
     }

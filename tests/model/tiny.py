@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -173,16 +174,18 @@ def write_checkpoint(
     dtype: str = "float32",
     num_shards: int = 1,
     decisive: bool = False,
+    mtp: bool = False,
     **overrides: Any,
 ) -> Path:
-    """Write a servable directory; `overrides` change config.json (and the shapes with it).
+    """Write a servable directory; `overrides` change config.json (and the shapes with it). `mtp`:
+    with the multi-token-prediction layer that DeepSeek-V3's config announces.
 
     A variant with `quantization_config` stores the layers' matrices as FP8. The weights of a
     variant depend on its shapes and the seed alone.
     """
     path = Path(path)
     config_json = VARIANTS[variant] | overrides
-    config = ModelConfig.from_dict(config_json)
+    config = replace(ModelConfig.from_dict(config_json), has_mtp=mtp)
     random = random_tensors(config, seed, decisive=decisive)
     tensors = {name: tensor.astype(STORED[dtype]) for name, tensor in random.items()}
     if config.quantization:

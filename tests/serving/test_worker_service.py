@@ -251,9 +251,10 @@ async def test_unload_ends_with_no_model_and_health_says_so():
 
 async def test_stats_tell_memory_and_counts():
     async with toy_worker() as (worker, stub):
-        await collect(stub, request())
+        await collect(stub, request(temperature=0.0, logit_bias={7: 100.0}))  # 7, 7, 7 …
         stats = await stub.Stats(pb.StatsRequest())
         assert stats.worker_id == worker.worker_id
         assert stats.resident_bytes > 1 << 20
         assert stats.output_tokens_total == 24
         assert stats.requests_total == 1
+        assert 0 < stats.accepted_tokens_total <= stats.draft_tokens_total

@@ -13,7 +13,7 @@ import typer
 from freehold.engine import EngineConfig, LoadedEngine, Request, load_engine
 from freehold.errors import InvalidRequest
 from freehold.ops.create import OpsName, create
-from freehold.types import ChatMessage, SamplingParams, TokenEvent, WeightFormat
+from freehold.types import ChatMessage, SamplingParams, Speculate, TokenEvent, WeightFormat
 
 app = typer.Typer()
 
@@ -28,6 +28,7 @@ def generate(
     quantize: Annotated[WeightFormat, typer.Option(help="Weights held as.")] = WeightFormat.BF16,
     ops: Annotated[OpsName, typer.Option(help="auto, native or reference.")] = "auto",
     threads: Annotated[int, typer.Option(help="Kernel threads; 0: one a core.")] = 0,
+    speculate: Annotated[Speculate, typer.Option(help="Guess ahead.")] = Speculate.AUTO,
     raw: Annotated[bool, typer.Option("--raw", help="No chat template.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object with figures.")] = False,
 ) -> None:
@@ -40,7 +41,7 @@ def generate(
         directory,
         quantize=quantize,
         ops=create(ops, num_threads=threads or None),
-        config=EngineConfig(max_num_requests=1),
+        config=EngineConfig(max_num_requests=1, speculate=speculate),
     )
     engine = model.engine
     loaded = time.perf_counter()

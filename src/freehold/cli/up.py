@@ -32,6 +32,7 @@ def up(
     workers: Annotated[int | None, typer.Option(help="Workers on this machine.")] = None,
     threads: Annotated[int | None, typer.Option(help="Kernel threads a worker.")] = None,
     context: Annotated[int | None, typer.Option(help="Longest context served.")] = None,
+    speculate: Annotated[str | None, typer.Option(help="off, lookup, mtp or auto.")] = None,
 ) -> None:
     """Start everything, say where to look, keep it running."""
     settings = load_settings(
@@ -43,6 +44,7 @@ def up(
         workers=workers,
         threads=threads,
         context=context,
+        speculate=speculate,
     )
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     key = _first_key(settings.home)
@@ -117,6 +119,7 @@ def _house(settings: Settings) -> HouseSpec:
         *("--model", str(settings.model), "--name", settings.public_name),
         *("--quantize", settings.quantize.value, "--ops", settings.ops),
         *("--threads", str(_threads_a_worker(settings))),
+        *("--speculate", settings.speculate.value),
         *(("--context", str(settings.context)) if settings.context else ()),
     ]
     gateway: Sequence[str] = [

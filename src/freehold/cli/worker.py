@@ -25,6 +25,7 @@ def worker(
     ops: Annotated[str | None, typer.Option(help="auto, native or reference.")] = None,
     threads: Annotated[int | None, typer.Option(help="Kernel threads; 0: one a core.")] = None,
     context: Annotated[int | None, typer.Option(help="Longest context served.")] = None,
+    speculate: Annotated[str | None, typer.Option(help="off, lookup, mtp or auto.")] = None,
     orchestrator: Annotated[str | None, typer.Option(help="host:port to register with.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: any.")] = 0,
@@ -42,7 +43,13 @@ def worker(
 ) -> None:
     """Serve until SIGTERM."""
     chosen = load_settings(
-        model=model, name=name, quantize=quantize, ops=ops, threads=threads, context=context
+        model=model,
+        name=name,
+        quantize=quantize,
+        ops=ops,
+        threads=threads,
+        context=context,
+        speculate=speculate,
     )
     is_upstream = upstream_url is not None
     settings = WorkerSettings(
@@ -56,6 +63,7 @@ def worker(
         ops=None if is_upstream else create(chosen.ops, num_threads=chosen.threads or None),
         engine=EngineConfig(
             max_model_len=chosen.context,
+            speculate=chosen.speculate,
             keep_packed=chosen.keep_packed,
             prefix_store=chosen.home / "prefixes" if chosen.prefix_store_gib else None,
             prefix_store_bytes=int(chosen.prefix_store_gib * 2**30),

@@ -85,6 +85,23 @@ class BlockManager:
             request.block_table.append(self._take())
         return True
 
+    def grow_for_drafts(self, request: Request, num_drafts: int) -> int:
+        """Extend the block table past the tokens the request knows, as far as free blocks go: for
+        how many of the drafts there is room. `shrink` takes the blocks back."""
+        missing = self._num_blocks_for(request.num_tokens + num_drafts) - len(request.block_table)
+        for _ in range(min(missing, len(self._free))):
+            request.block_table.append(self._take())
+        room = len(request.block_table) * self.block_size - request.num_tokens
+        return min(num_drafts, room)
+
+    def shrink(self, request: Request) -> None:
+        """Take back the blocks beyond the tokens the request knows: of drafts that were refused."""
+        for _ in range(len(request.block_table) - self._num_blocks_for(request.num_tokens)):
+            block = request.block_table.pop()  # never full, so nobody shares it
+            self._ref_counts[block] = 0
+            self._free[block] = None
+            self._free.move_to_end(block, last=False)
+
     def commit(self, request: Request) -> None:
         """Offer the blocks that `num_computed_tokens` has filled since last time for reuse."""
         num_full = request.num_computed_tokens // self.block_size

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from freehold.errors import ConfigError, NotEnoughMemory
+from freehold.types import Speculate
 
 DEFAULT_CACHE_FRACTION = 0.25  # of the memory that is available once the weights are in
 
@@ -23,6 +24,7 @@ class EngineConfig:
     max_num_batched_tokens: int = 512  # the token budget of a step
     max_step_seconds: float | None = 0.2  # about; long prompts are cut to it. None: no such bound
     enable_prefix_cache: bool = True
+    speculate: Speculate = Speculate.AUTO
     prefix_store: Path | None = None  # where prefixes used twice outlive a restart
     prefix_store_bytes: int = 1 << 30
     keep_packed: bool = True  # packed weights stay on disk beside the checkpoint

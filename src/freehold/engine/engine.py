@@ -11,6 +11,7 @@ import heapq
 import logging
 import time
 from dataclasses import replace
+from itertools import accumulate
 from typing import Protocol
 
 from freehold import __version__
@@ -19,16 +20,17 @@ from freehold.engine.block_manager import BlockManager
 from freehold.engine.config import EngineConfig, num_cache_blocks
 from freehold.engine.detokenizer import DecodeStream, OutputText
 from freehold.engine.logprobs import Logprobs, TokenNames
-from freehold.engine.model_runner import Model, ModelRunner, StepRows
+from freehold.engine.model_runner import Model, ModelRunner
 from freehold.engine.prefix_store import PrefixStore
 from freehold.engine.request import Request, RequestState
 from freehold.engine.sampler import Draw, Sample, Sampler
-from freehold.engine.scheduler import Scheduler
+from freehold.engine.scheduler import Scheduled, Scheduler
+from freehold.engine.speculator import Speculator
 from freehold.engine.stats import EngineStats
 from freehold.engine.step_budget import StepBudget
 from freehold.engine.structured import GrammarCompiler
 from freehold.errors import FreeholdError, InvalidRequest, InvalidSchema
-from freehold.ops import Ops
+from freehold.ops import Array, Ops
 from freehold.types import FinishReason, TokenEvent
 
 log = logging.getLogger(__name__)
@@ -83,6 +85,12 @@ class Engine:
             StepBudget(config.max_num_batched_tokens, config.max_step_seconds),
             max_num_requests=config.max_num_requests,
         )
+        self._speculator = Speculator(
+            config.speculate,
+            self.block_manager,
+            self.scheduler.budget,
+            has_mtp=self._runner.has_mtp,
+        )
         self._tokenizer = tokenizer
         self._vocab_size = model.config.vocab_size
         self._eos_token_ids = tokenizer.eos_token_ids | set(model.config.eos_token_ids)
@@ -131,6 +139,7 @@ class Engine:
         if sampling.json_schema is not None:
             matcher = self._grammars.matcher(sampling.json_schema)
         request.draw = Draw(sampling, request.prompt_token_ids, matcher)
+        request.guesses = self._speculator.guesses(request.prompt_token_ids)
         request.text = OutputText(
             self._tokenizer.new_stream(),
             sampling.stop,
@@ -185,10 +194,9 @@ class Engine:
         self._expire()
         num_tokens = 0
         if batch := self.scheduler.schedule():
+            batch = self._speculator.add_drafts(batch)
             num_tokens = sum(scheduled.num_tokens for scheduled in batch)
-            rows = self._runner.forward(batch)
-            self._logprobs.score_prompt(self._runner, rows)
-            self._advance(rows, *self._sample(rows))
+            self._compute(batch)
         events, self._events = self._events, []
         seconds = time.perf_counter() - started
         self.scheduler.budget.observe(num_tokens, seconds)
@@ -221,32 +229,66 @@ class Engine:
             cached_prompt_tokens_total=self._cached_prompt_tokens_total,
             output_tokens_total=self._output_tokens_total,
             preemptions_total=self.scheduler.preemptions_total,
+            draft_tokens_total=self._speculator.draft_tokens_total,
+            accepted_tokens_total=self._speculator.accepted_tokens_total,
             steps_total=self._steps_total,
             step_seconds_total=self._step_seconds_total,
         )
 
-    def _sample(self, rows: StepRows) -> tuple[list[Request], list[Sample]]:
-        indices, last_rows = rows.complete()
-        requests = [rows.batch[i].request for i in indices]
-        if not requests:
-            return [], []
-        return requests, self._sampler.sample(requests, self._runner.logits(rows.hidden[last_rows]))
-
-    def _advance(self, rows: StepRows, drawn: list[Request], samples: list[Sample]) -> None:
-        for request, num_tokens in rows.batch:
-            request.num_computed_tokens += num_tokens
+    def _compute(self, batch: list[Scheduled]) -> None:
+        started = time.perf_counter()
+        rows = self._runner.forward(batch)
+        requests, drawing_rows = rows.complete()
+        logits = self._runner.logits(rows.hidden[drawing_rows]) if requests else None
+        if len(drawing_rows) == len(rows.hidden):
+            self._speculator.step_cost.observe(len(drawing_rows), time.perf_counter() - started)
+        self._logprobs.score_prompt(self._runner, rows)
+        for request, num_tokens in batch:
+            request.num_computed_tokens += num_tokens - len(request.drafts)
             self.block_manager.commit(request)
-        for request, sample in zip(drawn, samples, strict=True):
-            request.output_token_ids.append(sample.token_id)
-            num_output = len(request.output_token_ids)
-            text, reason = self._read(request, sample.token_id, num_output)
-            if request.draw.error is not None:
-                self._fail(request, num_output)
-                continue
-            self._output_tokens_total += 1
-            self._emit(request, num_output - 1, text, reason, sample)
-            if reason is not None:
-                self._drop(request)
+        if requests:
+            self._draw(requests, logits)
+        self._speculator.settle()
+        self._speculator.look_ahead(self._runner, rows)
+
+    def _draw(self, requests: list[Request], logits: Array) -> None:
+        """Draw a token of each request from its row; where it is what the draft says, the row
+        after it holds for the next one too, and so on: exactly the draws of single steps."""
+        first_draft_rows = accumulate((len(r.drafts) for r in requests), initial=len(requests))
+        rows = list(first_draft_rows)[:-1]
+        samples = self._sampler.sample(requests, logits[: len(requests)])
+        while True:
+            agreed = [
+                (request, row)
+                for request, row, sample in zip(requests, rows, samples, strict=True)
+                if self._take(request, sample)
+            ]
+            if not agreed:
+                return
+            requests = [request for request, _ in agreed]
+            samples = self._sampler.sample(requests, logits[[row for _, row in agreed]])
+            rows = [row + 1 for _, row in agreed]
+
+    def _take(self, request: Request, sample: Sample) -> bool:
+        """Put a drawn token out; whether it was the next draft, which then counts as computed."""
+        request.output_token_ids.append(sample.token_id)
+        num_output = len(request.output_token_ids)
+        text, reason = self._read(request, sample.token_id, num_output)
+        if request.draw.error is not None:
+            self._fail(request, num_output)
+            return False
+        self._output_tokens_total += 1
+        self._emit(request, num_output - 1, text, reason, sample)
+        if is_drafted := request.drafts[:1] == [sample.token_id]:
+            del request.drafts[0]
+        if reason is not None:
+            self._drop(request)
+            return False
+        if not is_drafted:
+            return False
+        request.num_computed_tokens += 1
+        self.block_manager.commit(request)
+        return True
 
     def _read(
         self, request: Request, token_id: int, num_output: int
@@ -258,6 +300,8 @@ class Engine:
             token_id in self._eos_token_ids and not sampling.ignore_eos
         )
         request.draw.observe(token_id)
+        if request.guesses is not None:
+            request.guesses.append(token_id)
         text = ""
         if not is_stop or sampling.include_stop_in_output:
             text = request.text.push(token_id)

@@ -7,11 +7,12 @@ policy and no sampling. Read `model/deepseek_v3.py` next.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from freehold.engine.request import Request
 from freehold.engine.scheduler import Scheduled
 from freehold.ops import Array, BatchLayout, Cache, Ops
 
@@ -47,22 +48,53 @@ class Model(Protocol):
 
     def logits(self, hidden: Array, /) -> Array: ...
 
+    @property
+    def has_mtp(self) -> bool: ...
+
+    def look_ahead(
+        self,
+        hidden: Array,
+        next_token_ids: npt.NDArray[np.int32],
+        layout: BatchLayout,
+        caches: list[Cache],
+        /,
+    ) -> Array:
+        """With `has_mtp` only: rows of `forward` and the tokens that came after them → hidden
+        rows for the tokens after those."""
+        ...
+
+
+class Piece(NamedTuple):
+    """Some consecutive tokens of a request, for one forward."""
+
+    request: Request
+    start: int  # position of the first
+    token_ids: list[int]
+
 
 @dataclass(frozen=True, slots=True)
 class StepRows:
     batch: list[Scheduled]
+    starts: list[int]  # position of each request's first row
     query_starts: npt.NDArray[np.int32]  # [num_requests + 1]
     hidden: Array  # [num_tokens, hidden]
 
-    def complete(self) -> tuple[list[int], npt.NDArray[np.int32]]:
-        """The requests of which this step has computed the last known token (their indices in
-        the batch), and the rows of those tokens: each of these draws its next token now."""
-        indices = [
-            i
-            for i, (request, num_tokens) in enumerate(self.batch)
-            if request.num_computed_tokens + num_tokens == request.num_tokens
-        ]
-        return indices, self.query_starts[1:][indices] - 1
+    def complete(self) -> tuple[list[Request], list[int]]:
+        """The requests of which this step has computed the last known token, and the rows of
+        those tokens: each of these draws its next token now. The rows of drafts come after them,
+        request by request."""
+        requests: list[Request] = []
+        rows: list[int] = []
+        draft_rows: list[int] = []
+        for end, (request, num_tokens) in zip(
+            self.query_starts[1:].tolist(), self.batch, strict=True
+        ):
+            num_drafts = len(request.drafts)
+            if request.num_computed_tokens + num_tokens == request.num_tokens + num_drafts:
+                requests.append(request)
+                rows.append(end - num_drafts - 1)
+                draft_rows.extend(range(end - num_drafts, end))
+        return requests, rows + draft_rows
 
 
 class ModelRunner:
@@ -77,26 +109,54 @@ class ModelRunner:
         return [part for cache in self._caches for part in ops.cache_memory(cache, size)]
 
     def forward(self, batch: list[Scheduled]) -> StepRows:
-        token_ids, layout = self._lay_out(batch)
+        pieces = []
+        for request, num_tokens in batch:
+            start = request.num_computed_tokens
+            known = request.token_ids(start, start + num_tokens)
+            pieces.append(Piece(request, start, known + request.drafts))
+        token_ids, layout = self._lay_out(pieces)
         hidden = self._model.forward(token_ids, layout, self._caches)
-        return StepRows(batch, layout.query_starts, hidden)
+        return StepRows(batch, [piece.start for piece in pieces], layout.query_starts, hidden)
 
     def logits(self, hidden: Array) -> Array:
         """hidden [n, hidden] → float32 [n, vocab], the caller's to change in place."""
         return self._model.logits(hidden)
 
-    def _lay_out(self, batch: list[Scheduled]) -> tuple[npt.NDArray[np.int32], BatchLayout]:
-        num_requests = len(batch)
+    @property
+    def has_mtp(self) -> bool:
+        return self._model.has_mtp
+
+    def look_ahead(self, step: StepRows) -> tuple[list[Request], Array]:
+        """After the draws: take the step's tokens into the MTP layer's cache, each with the one
+        that came after it. The requests that have drawn, and hidden rows to guess from."""
+        pieces: list[Piece] = []
+        rows: list[int] = []
+        for (request, _), start, row in zip(
+            step.batch, step.starts, step.query_starts.tolist(), strict=False
+        ):
+            stop = request.num_computed_tokens  # 0 for those that have ended
+            if start < stop:
+                pieces.append(Piece(request, start, request.token_ids(start + 1, stop + 1)))
+                rows.extend(range(row, row + stop - start))
+        if not pieces:
+            return [], step.hidden[:0]
+        next_token_ids, layout = self._lay_out(pieces)
+        hidden = self._model.look_ahead(step.hidden[rows], next_token_ids, layout, self._caches)
+        drawn = [i for i, piece in enumerate(pieces) if piece.request.is_decoding]
+        last_rows = layout.query_starts[1:][drawn] - 1
+        return [pieces[i].request for i in drawn], hidden[last_rows]
+
+    def _lay_out(self, pieces: list[Piece]) -> tuple[npt.NDArray[np.int32], BatchLayout]:
+        num_requests = len(pieces)
         tokens: list[int] = []
         block_tables = np.full(
-            (num_requests, max(len(request.block_table) for request, _ in batch)), -1, np.int32
+            (num_requests, max(len(piece.request.block_table) for piece in pieces)), -1, np.int32
         )
-        for i, (request, num_tokens) in enumerate(batch):
-            start = request.num_computed_tokens
-            tokens += request.token_ids(start, start + num_tokens)
+        for i, (request, _, token_ids) in enumerate(pieces):
+            tokens += token_ids
             block_tables[i, : len(request.block_table)] = request.block_table
-        counts = np.array([num_tokens for _, num_tokens in batch], np.int32)
-        starts = np.array([request.num_computed_tokens for request, _ in batch], np.int32)
+        counts = np.array([len(piece.token_ids) for piece in pieces], np.int32)
+        starts = np.array([piece.start for piece in pieces], np.int32)
         query_starts = np.zeros(num_requests + 1, np.int32)
         np.cumsum(counts, out=query_starts[1:])
         rows = np.repeat(np.arange(num_requests), counts)

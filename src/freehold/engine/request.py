@@ -15,6 +15,7 @@ from freehold.types import FinishReason, SamplingParams, TokenLogprob
 
 if TYPE_CHECKING:
     from freehold.engine.detokenizer import OutputText
+    from freehold.engine.guesses import Guesses
     from freehold.engine.sampler import Draw
 
 
@@ -55,6 +56,8 @@ class Request:
     num_cacheable_blocks: int = 0  # leading blocks already offered to the prefix cache
     block_hashes: list[bytes] = field(default_factory=list)  # chained, one a full block
     prompt_logprobs: list[tuple[TokenLogprob, ...] | None] = field(default_factory=list)
+    drafts: list[int] = field(default_factory=list)  # guesses this step computes along; else none
+    guesses: Guesses | None = None  # None: no speculation
 
     # Set by Engine.prepare
     text: OutputText = field(init=False, repr=False)
@@ -77,6 +80,11 @@ class Request:
             + max(self.max_output_tokens, len(self.output_token_ids))
             - self.num_computed_tokens
         )
+
+    @property
+    def is_decoding(self) -> bool:
+        """All it lacks is the token it has drawn last."""
+        return bool(self.output_token_ids) and self.num_missing_tokens == 1
 
     @property
     def needs_prompt_logprobs(self) -> bool:

@@ -21,7 +21,7 @@ from freehold.engine.step_budget import MIN_TOKENS, StepBudget
 
 class Scheduled(NamedTuple):
     request: Request
-    num_tokens: int  # to compute in this step, from num_computed_tokens on
+    num_tokens: int  # to compute in this step, from num_computed_tokens on, drafts too
 
 
 class Scheduler:

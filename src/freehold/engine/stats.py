@@ -17,6 +17,8 @@ class EngineStats:
     cached_prompt_tokens_total: int
     output_tokens_total: int
     preemptions_total: int
+    draft_tokens_total: int  # guessed and computed along
+    accepted_tokens_total: int  # of those, the ones that were then drawn
     steps_total: int
     step_seconds_total: float
 

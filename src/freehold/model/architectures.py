@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from freehold.model import deepseek_v3, llama
-from freehold.model.config import ModelConfig
+from freehold.model import deepseek_v3, llama, mtp
+from freehold.model.config import ModelConfig, with_tensors
 from freehold.model.formats import Role, default_format
 from freehold.model.layers import Linear, WeightLoader
 from freehold.model.model import DecoderLayer, Model
@@ -42,7 +42,7 @@ def build_model(
 
     Raises UnsupportedArchitecture, or CheckpointError naming the field or tensor.
     """
-    config = ModelConfig.from_dict(config_json)
+    config = with_tensors(ModelConfig.from_dict(config_json), set(files.names()))
     architecture = _architecture(config)
     source = WeightSource(files, tensor_shapes(config), config)
     loader = WeightLoader(source, ops, quantize or default_format(ops), packs)
@@ -56,6 +56,7 @@ def build_model(
         ],
         norm=loader.rms_norm("model.norm", config.rms_norm_eps),
         head=_load_head(config, loader),
+        mtp=mtp.load(config, loader) if config.has_mtp else None,
     )
 
 
@@ -73,7 +74,7 @@ def tensor_shapes(config: ModelConfig) -> dict[str, Shape]:
         for norm in ("input_layernorm", "post_attention_layernorm"):
             shapes[f"model.layers.{layer}.{norm}.weight"] = (hidden,)
         shapes |= architecture.layer_tensor_shapes(config, layer)
-    return shapes
+    return shapes | (mtp.tensor_shapes(config) if config.has_mtp else {})
 
 
 def _architecture(config: ModelConfig) -> Architecture:

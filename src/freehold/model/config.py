@@ -6,8 +6,8 @@ ignored. Knows no tensors. Read `rope.py` and `deepseek_v3.py` next.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from freehold.errors import CheckpointError, UnsupportedArchitecture
@@ -114,10 +114,11 @@ class ModelConfig:
     qk_norm: bool  # RMSNorm on each head's query and key (Qwen3)
     mla: MlaConfig | None
     moe: MoeConfig | None
-    num_mtp_layers: int  # multi-token-prediction layers that may follow; not read
+    num_mtp_layers: int  # multi-token-prediction layers that may follow; the first is read
     quantization: Fp8Config | None
     eos_token_ids: tuple[int, ...]
     bos_token_id: int | None
+    has_mtp: bool = False  # the first such layer is there: `with_tensors` finds out
 
     @property
     def rope_dim(self) -> int:
@@ -177,13 +178,20 @@ class ModelConfig:
         )
 
 
+def with_tensors(config: ModelConfig, names: Container[str]) -> ModelConfig:
+    """The config of a checkpoint with these tensors: many leave the announced MTP layers out."""
+    mtp = f"model.layers.{config.num_hidden_layers}.eh_proj.weight"
+    has_mtp = config.mla is not None and config.num_mtp_layers > 0 and mtp in names
+    return replace(config, has_mtp=has_mtp)
+
+
 def kv_bytes_per_token(config: ModelConfig, bytes_per_value: int = 2) -> int:
     """Cache bytes one token takes in all layers together."""
     if config.mla:
         values = config.mla.latent_dim
     else:
         values = 2 * config.num_key_value_heads * config.head_dim
-    return config.num_hidden_layers * values * bytes_per_value
+    return (config.num_hidden_layers + config.has_mtp) * values * bytes_per_value
 
 
 def _architecture(values: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from freehold.model.architectures import tensor_shapes
 from freehold.model.checkpoint import Checkpoint
-from freehold.model.config import ModelConfig, kv_bytes_per_token
+from freehold.model.config import ModelConfig, kv_bytes_per_token, with_tensors
 from freehold.model.memory import (
     WORKING_BYTES,
     Kind,
@@ -72,7 +72,7 @@ def inspect(
     """
     quantize = quantize or WeightFormat.BF16
     with Checkpoint.open(path) as checkpoint:
-        config = ModelConfig.from_dict(checkpoint.config)
+        config = with_tensors(ModelConfig.from_dict(checkpoint.config), set(checkpoint.names()))
         shapes = tensor_shapes(config)
         WeightSource(checkpoint, shapes, config)  # config and weights agree
         by_kind, by_format = _stored_bytes(checkpoint, set(shapes))

@@ -18,7 +18,7 @@ import psutil
 from freehold.errors import NotEnoughMemory
 from freehold.model.architectures import tensor_shapes
 from freehold.model.checkpoint import Checkpoint
-from freehold.model.config import ModelConfig, kv_bytes_per_token
+from freehold.model.config import ModelConfig, kv_bytes_per_token, with_tensors
 from freehold.model.formats import Role, weight_format
 from freehold.model.weights import Shape
 from freehold.ops import DEFAULT_GROUP_SIZE
@@ -116,7 +116,7 @@ def check_fits(
     Reads config.json and headers only; raises CheckpointError for what is wrong with them.
     """
     with Checkpoint.open(path) as checkpoint:
-        config = ModelConfig.from_dict(checkpoint.config)
+        config = with_tensors(ModelConfig.from_dict(checkpoint.config), set(checkpoint.names()))
     quantize = quantize or WeightFormat.BF16
     context = min(context or MIN_CONTEXT, config.max_position_embeddings)
     needed = needed_bytes(config, quantize, context)

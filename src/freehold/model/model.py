@@ -53,6 +53,24 @@ class DecoderLayer:
         return x + self.mlp(self.post_attention_norm(x))
 
 
+@dataclass(slots=True)
+class MtpLayer:
+    """Multi-token prediction (DeepSeek-V3 §2.2): from the last hidden state of position i and
+    the token after it, the hidden state that the token after that is drawn from. Embedding and
+    head are the main model's."""
+
+    ops: Ops
+    embedding_norm: RmsNorm  # enorm
+    hidden_norm: RmsNorm  # hnorm
+    projection: Linear  # eh_proj [hidden, 2 * hidden]
+    layer: DecoderLayer
+    norm: RmsNorm  # shared_head.norm
+
+    def __call__(self, embedded: Array, hidden: Array, step: Step, cache: Cache) -> Array:
+        parts = [self.embedding_norm(embedded), self.hidden_norm(hidden)]
+        return self.norm(self.layer(self.projection(self.ops.concatenate(parts)), step, cache))
+
+
 class Model:
     def __init__(
         self,
@@ -62,6 +80,7 @@ class Model:
         layers: list[DecoderLayer],
         norm: RmsNorm,
         head: Linear,
+        mtp: MtpLayer | None = None,
     ) -> None:
         self.config = config
         self.ops = ops
@@ -69,6 +88,7 @@ class Model:
         self.layers = layers
         self.norm = norm
         self.head = head
+        self.mtp = mtp
         self._rope = RopeTables(config.rope, config.rope_dim, ops)
         measured = self.make_caches(1, _MEASURED_BLOCK)
         self._cache_bytes_per_token: int = -(-sum(c.num_bytes for c in measured) // _MEASURED_BLOCK)
@@ -79,8 +99,9 @@ class Model:
         return self._cache_bytes_per_token
 
     def make_caches(self, num_blocks: int, block_size: int) -> list[Cache]:
-        """One paged cache a layer."""
-        return [layer.attention.make_cache(num_blocks, block_size) for layer in self.layers]
+        """One paged cache a layer, the MTP layer's last."""
+        layers = [*self.layers, self.mtp.layer] if self.mtp else self.layers
+        return [layer.attention.make_cache(num_blocks, block_size) for layer in layers]
 
     def forward(
         self, token_ids: npt.NDArray[np.int32], layout: BatchLayout, caches: list[Cache]
@@ -90,12 +111,31 @@ class Model:
         A row's result depends on its request's tokens up to it, not on how they were divided
         into steps nor on the other rows.
         """
-        cos, sin = self._rope.up_to(int(layout.positions.max()) + 1)
-        step = Step(layout, cos, sin)
+        step = self._step(layout)
         x = self.ops.embedding(token_ids, self.embedding)
-        for layer, cache in zip(self.layers, caches, strict=True):
+        for layer, cache in zip(self.layers, caches[: len(self.layers)], strict=True):
             x = layer(x, step, cache)
         return self.norm(x)
+
+    @property
+    def has_mtp(self) -> bool:
+        return self.mtp is not None
+
+    def look_ahead(
+        self,
+        hidden: Array,
+        next_token_ids: npt.NDArray[np.int32],
+        layout: BatchLayout,
+        caches: list[Cache],
+    ) -> Array:
+        """Rows of `forward` and the tokens that came after them → float32 [n, hidden], whose
+        `logits` guess at the tokens after those; writes the MTP layer's cache."""
+        assert self.mtp is not None
+        embedded = self.ops.embedding(next_token_ids, self.embedding)
+        return self.mtp(embedded, hidden, self._step(layout), caches[-1])
+
+    def _step(self, layout: BatchLayout) -> Step:
+        return Step(layout, *self._rope.up_to(int(layout.positions.max()) + 1))
 
     def logits(self, hidden: Array) -> Array:
         """hidden [m, hidden] → float32 [m, vocab], the caller's to change in place."""

@@ -26,6 +26,8 @@ from freehold.types import WeightFormat
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
 
+PANEL = 16  # output columns that kernels take at once
+
 _FORMATS = {
     WeightFormat.FLOAT32: 0,
     WeightFormat.BF16: 1,
@@ -131,6 +133,14 @@ class NativeOps:
     def linear(self, x: F32, weight: Any, bias: F32 | None = None) -> F32:
         y = np.empty((len(x), weight.shape[0]), np.float32)
         self._native.linear(np.ascontiguousarray(x), weight, bias, y)
+        return y
+
+    def gated_linear(self, x: F32, weight: Any, bias: F32 | None = None) -> F32:
+        inner = weight.shape[0] // 2
+        if inner % PANEL:
+            return self.silu_and_mul(self.linear(x, weight, bias))
+        y = np.empty((len(x), inner), np.float32)
+        self._native.gated_linear(np.ascontiguousarray(x), weight, bias, y)
         return y
 
     def per_head_linear(self, x: F32, weight: Any) -> F32:

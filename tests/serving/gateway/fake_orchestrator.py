@@ -138,7 +138,13 @@ class FakeOrchestrator(OrchestratorServicer):
 
     async def Stats(self, request, context):
         worker = pb.WorkerStats(
-            worker_id="w1", num_running=2, num_waiting=3, num_blocks=10, num_free_blocks=4
+            worker_id="w1",
+            num_running=2,
+            num_waiting=3,
+            num_blocks=10,
+            num_free_blocks=4,
+            draft_tokens_total=8,
+            accepted_tokens_total=5,
         )
         return orchestrator_pb.OrchestratorStats(workers=[worker], num_queued=4)
 

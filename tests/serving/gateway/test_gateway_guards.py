@@ -253,6 +253,9 @@ async def test_metrics_count_what_happened_under_both_names(house):
         assert found[f"{prefix}prompt_tokens_total{label}"] == 2 * PROMPT_TOKENS
     assert found[f"vllm:generation_tokens_total{label}"] == 4 * DEFAULT_TOKENS
     assert found["vllm:kv_cache_usage_perc{}"] == pytest.approx(0.6)
+    for name in ("freehold_worker_", "vllm:spec_decode_num_"):
+        assert found[f"{name}draft_tokens_total{{worker=w1}}"] == 8
+        assert found[f"{name}accepted_tokens_total{{worker=w1}}"] == 5
     requests = "freehold_http_requests_total"
     assert found[f"{requests}{{route=/v1/chat/completions,status=200}}"] == 2
     assert found[f"{requests}{{route=/v1/chat/completions,status=404}}"] == 1

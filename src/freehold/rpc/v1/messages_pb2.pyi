@@ -262,7 +262,7 @@ class StatsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class WorkerStats(_message.Message):
-    __slots__ = ("worker_id", "num_running", "num_waiting", "num_blocks", "num_free_blocks", "prompt_tokens_total", "cached_prompt_tokens_total", "output_tokens_total", "preemptions_total", "requests_total", "steps_total", "step_seconds_total", "resident_bytes", "outstanding_tokens")
+    __slots__ = ("worker_id", "num_running", "num_waiting", "num_blocks", "num_free_blocks", "prompt_tokens_total", "cached_prompt_tokens_total", "output_tokens_total", "preemptions_total", "requests_total", "steps_total", "step_seconds_total", "resident_bytes", "outstanding_tokens", "draft_tokens_total", "accepted_tokens_total")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     NUM_RUNNING_FIELD_NUMBER: _ClassVar[int]
     NUM_WAITING_FIELD_NUMBER: _ClassVar[int]
@@ -277,6 +277,8 @@ class WorkerStats(_message.Message):
     STEP_SECONDS_TOTAL_FIELD_NUMBER: _ClassVar[int]
     RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
     OUTSTANDING_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    DRAFT_TOKENS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_TOKENS_TOTAL_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     num_running: int
     num_waiting: int
@@ -291,4 +293,6 @@ class WorkerStats(_message.Message):
     step_seconds_total: float
     resident_bytes: int
     outstanding_tokens: int
-    def __init__(self, worker_id: _Optional[str] = ..., num_running: _Optional[int] = ..., num_waiting: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_free_blocks: _Optional[int] = ..., prompt_tokens_total: _Optional[int] = ..., cached_prompt_tokens_total: _Optional[int] = ..., output_tokens_total: _Optional[int] = ..., preemptions_total: _Optional[int] = ..., requests_total: _Optional[int] = ..., steps_total: _Optional[int] = ..., step_seconds_total: _Optional[float] = ..., resident_bytes: _Optional[int] = ..., outstanding_tokens: _Optional[int] = ...) -> None: ...
+    draft_tokens_total: int
+    accepted_tokens_total: int
+    def __init__(self, worker_id: _Optional[str] = ..., num_running: _Optional[int] = ..., num_waiting: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_free_blocks: _Optional[int] = ..., prompt_tokens_total: _Optional[int] = ..., cached_prompt_tokens_total: _Optional[int] = ..., output_tokens_total: _Optional[int] = ..., preemptions_total: _Optional[int] = ..., requests_total: _Optional[int] = ..., steps_total: _Optional[int] = ..., step_seconds_total: _Optional[float] = ..., resident_bytes: _Optional[int] = ..., outstanding_tokens: _Optional[int] = ..., draft_tokens_total: _Optional[int] = ..., accepted_tokens_total: _Optional[int] = ...) -> None: ...

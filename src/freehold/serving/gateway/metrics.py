@@ -33,6 +33,8 @@ ALIASES = {
     "freehold_output_tokens": "vllm:generation_tokens",
     "freehold_num_requests_running": "vllm:num_requests_running",
     "freehold_num_requests_waiting": "vllm:num_requests_waiting",
+    "freehold_worker_draft_tokens": "vllm:spec_decode_num_draft_tokens",
+    "freehold_worker_accepted_tokens": "vllm:spec_decode_num_accepted_tokens",
     "freehold_kv_cache_usage_ratio": "vllm:kv_cache_usage_perc",
 }
 
@@ -169,7 +171,14 @@ class _House(Collector):
 
 
 _WORKER_GAUGES = ("num_running", "num_waiting", "num_blocks", "num_free_blocks", "resident_bytes")
-_WORKER_COUNTERS = ("output_tokens", "preemptions", "steps", "step_seconds")
+_WORKER_COUNTERS = (
+    "output_tokens",
+    "preemptions",
+    "steps",
+    "step_seconds",
+    "draft_tokens",
+    "accepted_tokens",
+)
 
 
 def _worker_metrics(stats: OrchestratorStats) -> Iterator[Metric]:

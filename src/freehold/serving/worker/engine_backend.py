@@ -213,6 +213,8 @@ class EngineBackend:
             steps_total=stats.steps_total,
             step_seconds_total=stats.step_seconds_total,
             outstanding_tokens=stats.outstanding_tokens,
+            draft_tokens_total=stats.draft_tokens_total,
+            accepted_tokens_total=stats.accepted_tokens_total,
         )
 
     # Load and unload

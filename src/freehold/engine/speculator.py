@@ -1,0 +1,130 @@
+"""Which guesses at next tokens a step computes along, so that several can be drawn at once.
+
+A guess costs a row, and memory-bound rows cost little: as many are taken as make the expected
+tokens a second greatest. Knows nothing of sampling: drawing what each row says and comparing
+(`Engine._draw`) gives the tokens of plain decoding. Read `guesses.py` next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from freehold.engine.block_manager import BlockManager
+from freehold.engine.guesses import Guesses
+from freehold.engine.lookup import Lookup
+from freehold.engine.model_runner import ModelRunner, StepRows
+from freehold.engine.request import Request, RequestState
+from freehold.engine.scheduler import Scheduled
+from freehold.engine.step_budget import StepBudget
+from freehold.engine.step_cost import StepCost
+from freehold.types import Speculate
+
+MAX_DRAFTS = 15  # of one request
+MAX_ROWS = 64  # of a step with drafts; each has its row of logits
+MAX_UNUSED = 16  # steps without a draft after which the MTP layer is asked this seldom
+MIN_GAIN = 1.02  # expected; less is not worth the risk of a wrong estimate
+
+
+class Speculator:
+    def __init__(
+        self,
+        mode: Speculate,
+        block_manager: BlockManager,
+        budget: StepBudget,
+        *,
+        has_mtp: bool,
+    ) -> None:
+        self.step_cost = StepCost()
+        self.draft_tokens_total = 0
+        self.accepted_tokens_total = 0
+        self._block_manager = block_manager
+        self._budget = budget
+        self._has_lookup = mode in (Speculate.LOOKUP, Speculate.AUTO)
+        self._has_mtp = has_mtp and mode in (Speculate.MTP, Speculate.AUTO)
+        self._num_unused = 0  # steps in a row in which no guess was worth its row
+        self._drafted: list[tuple[Request, int]] = []  # of this step, with how many
+
+    def guesses(self, prompt_token_ids: Sequence[int]) -> Guesses | None:
+        """A new request's, or None if none are to be made."""
+        if not self._has_lookup and not self._has_mtp:
+            return None
+        return Guesses(Lookup(prompt_token_ids) if self._has_lookup else None)
+
+    def add_drafts(self, batch: list[Scheduled]) -> list[Scheduled]:
+        """The batch, its decoding requests with drafts where that pays and blocks are free.
+
+        Nobody waits or is preempted for a draft: they come after everything else is placed.
+        """
+        num_rows = sum(num_tokens for _, num_tokens in batch)
+        room = min(MAX_ROWS, self._budget.num_tokens) - num_rows
+        decoding = [i for i, (request, _) in enumerate(batch) if request.is_decoding]
+        if room <= 0 or not decoding:
+            return batch
+        chances = [self._chances(batch[i].request) for i in decoding]
+        counts = self._num_drafts(chances, num_rows, room)
+        self._num_unused = 0 if any(counts) else self._num_unused + 1
+        for i, count in zip(decoding, counts, strict=True):
+            if count:
+                batch[i] = self._with_drafts(batch[i], count)
+        return batch
+
+    def settle(self) -> None:
+        """The step is over: count, and take the blocks of refused drafts back."""
+        for request, count in self._drafted:
+            self.draft_tokens_total += count
+            self.accepted_tokens_total += count - len(request.drafts)
+            request.drafts.clear()
+            if request.state is RequestState.RUNNING:
+                self._block_manager.shrink(request)
+        self._drafted.clear()
+
+    def look_ahead(self, runner: ModelRunner, step: StepRows) -> None:
+        """Have the MTP layer guess at the next token of each request that has drawn one.
+
+        Its cache is kept whole always. The head, which costs more, is asked only now and then
+        while its guesses are not used: too many streams, or wrong too often.
+        """
+        if not self._has_mtp:
+            return
+        requests, hidden = runner.look_ahead(step)
+        if not requests or (self._num_unused >= MAX_UNUSED and self._num_unused % MAX_UNUSED):
+            return
+        guessed = runner.logits(hidden).argmax(axis=-1).tolist()
+        for request, token_id in zip(requests, guessed, strict=True):
+            assert request.guesses is not None
+            request.guesses.look_ahead(token_id)
+
+    def _chances(self, request: Request) -> list[float]:
+        if request.guesses is None:
+            return []
+        num_left = request.max_output_tokens - len(request.output_token_ids)
+        return request.guesses.chances(min(MAX_DRAFTS, num_left - 1))
+
+    def _num_drafts(self, chances: list[list[float]], num_rows: int, room: int) -> list[int]:
+        """How many drafts of each decoding request: the likeliest, as many as pay."""
+        counts = [0] * len(chances)
+        ranked = [(chance, i) for i, each in enumerate(chances) for chance in each]
+        if not ranked:
+            return counts
+        ranked.sort(reverse=True)
+        cost = self.step_cost.of
+        # Of a step that also computes a prompt, decoding is charged what it adds.
+        base = cost(len(chances)) - cost(num_rows)
+        expected = float(len(chances))
+        best, num_best = MIN_GAIN * expected / (cost(num_rows) + base), 0
+        for n, (chance, _) in enumerate(ranked[:room], 1):
+            expected += chance
+            rate = expected / (cost(num_rows + n) + base)
+            if rate > best:
+                best, num_best = rate, n
+        for _, i in ranked[:num_best]:
+            counts[i] += 1
+        return counts
+
+    def _with_drafts(self, scheduled: Scheduled, count: int) -> Scheduled:
+        request = scheduled.request
+        assert request.guesses is not None
+        count = self._block_manager.grow_for_drafts(request, count)
+        request.drafts = request.guesses.drafts(count)
+        self._drafted.append((request, count))
+        return Scheduled(request, scheduled.num_tokens + count)

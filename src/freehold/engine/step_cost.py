@@ -1,0 +1,44 @@
+"""How the time of a step grows with its rows, learned from the steps themselves.
+
+Only ratios are asked for: how long contexts are and what else the machine does cancel out. Time
+decides how many guesses are computed along, never which tokens come out.
+"""
+
+from __future__ import annotations
+
+_KNOTS = (1, 2, 4, 8, 16, 32, 64)  # rows; between them the cost is linear
+# Before anything is measured: INT4 on two cores. Memory bounds up to eight rows.
+_PRIOR = (1.0, 1.03, 1.08, 1.3, 2.2, 4.2, 8.0)
+_SCALE_RATE = 0.2  # follows the context's growth and the machine's other work
+_SHAPE_RATE = 0.1
+
+
+class StepCost:
+    def __init__(self) -> None:
+        self._shape = list(_PRIOR)  # times a step of one row
+        self._seconds = 0.0  # of a step of one row, by now; 0: nothing measured
+
+    def of(self, num_rows: int) -> float:
+        """The time of a step of so many rows, in steps of one row."""
+        i, weight = _segment(num_rows)
+        return self._shape[i] * (1 - weight) + self._shape[i + 1] * weight
+
+    def observe(self, num_rows: int, seconds: float) -> None:
+        """A step in which every row drew a token took so long."""
+        if num_rows > _KNOTS[-1]:
+            return
+        if not self._seconds:
+            self._seconds = seconds / self.of(num_rows)
+        # One step that the machine was away in may not teach much.
+        ratio = min(max(seconds / (self._seconds * self.of(num_rows)), 0.5), 2.0)
+        self._seconds *= 1 + _SCALE_RATE * (ratio - 1)
+        i, weight = _segment(num_rows)
+        for knot, share in ((i, 1 - weight), (i + 1, weight)):
+            if knot:  # the first is the unit
+                self._shape[knot] *= 1 + _SHAPE_RATE * share * (ratio - 1)
+
+
+def _segment(num_rows: int) -> tuple[int, float]:
+    """The knot at or below, and how far towards the next; beyond the last one as before it."""
+    i = min(num_rows.bit_length(), len(_KNOTS) - 1) - 1
+    return i, (num_rows - _KNOTS[i]) / (_KNOTS[i + 1] - _KNOTS[i])
