@@ -77,6 +77,10 @@ class NativeOps:
         self.isa: str = self._native.isa
         self.name = f"native:{self.isa}"
 
+    def peak_operations_per_second(self, format: WeightFormat) -> float:
+        """Measured now: multiplies and adds of this format's products that stay in registers."""
+        return self._native.peak(_FORMATS[format])
+
     # Weights
 
     def weight(
