@@ -153,7 +153,8 @@ def main() -> int:
     for name in arguments.formats:
         table = measure(ops, WeightFormat(name))
         result[name] = table
-        print(f"\n{name}: rows, linears ms, GB/s, plain read GB/s, of it, GOP/s, of peak, step ms, tokens/s")
+        columns = "linears ms, GB/s, plain read GB/s, of it, GOP/s, of peak, step ms, tokens/s"
+        print(f"\n{name}: rows, {columns}")
         for row in table:
             print("  ".join(f"{value:9.2f}" for value in row.values()))
     path = Path(__file__).parent / "results" / "kernels.json"
