@@ -109,6 +109,7 @@ class Step:
 
 def measure(ops: NativeOps, format: WeightFormat) -> list[dict[str, float]]:
     step, rows_of_table = Step(ops, format, LAYERS), []
+    peak = ops.peak_operations_per_second(format)
     for rows in (1, 4, 8, 16, 32, 64):
         before = ops.read_bytes_per_second()  # memory is shared and its speed drifts: read beside
         linear_seconds = best_seconds(lambda rows=rows: step.linears(rows), 5)
@@ -125,6 +126,7 @@ def measure(ops: NativeOps, format: WeightFormat) -> list[dict[str, float]]:
                 "read_gb_per_second": read_speed / 1e9,
                 "of_read_speed": speed / read_speed,
                 "gop_per_second": operations / linear_seconds / 1e9,
+                "of_peak": operations / linear_seconds / peak,
                 "step_ms": step_seconds * 1e3,
                 "tokens_per_second": rows / step_seconds,
             }
@@ -146,7 +148,8 @@ def main() -> int:
     for name in arguments.formats:
         table = measure(ops, WeightFormat(name))
         result[name] = table
-        print(f"\n{name}: rows, linears ms, GB/s, plain read GB/s, of it, GOP/s, step ms, tokens/s")
+        columns = "linears ms, GB/s, plain read GB/s, of it, GOP/s, of peak, step ms, tokens/s"
+        print(f"\n{name}: rows, {columns}")
         for row in table:
             print("  ".join(f"{value:9.2f}" for value in row.values()))
     path = Path(__file__).parent / "results" / "kernels.json"

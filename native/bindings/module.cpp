@@ -344,6 +344,12 @@ NB_MODULE(_native, m) {
       .def_prop_ro("isa", [](const Runtime& r) { return std::string(r.kernels().name); })
       .def_prop_ro("num_threads", &Runtime::num_threads)
       .def("read", &read_all)
+      .def("peak",
+           [](Runtime& runtime, int format) {
+             require(format >= 0 && format <= 3, "Unknown format.");
+             nb::gil_scoped_release release;
+             return runtime.peak(Format(format));
+           })
       .def("pack", &pack)
       .def("linear", &linear, nb::arg(), nb::arg(), nb::arg().none(), nb::arg())
       .def("gated_linear", &gated_linear, nb::arg(), nb::arg(), nb::arg().none(), nb::arg())

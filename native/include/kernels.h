@@ -119,6 +119,8 @@ struct Kernels {
   void (*merge)(const Partial& total, const Partial& next, int64_t num_queries, int64_t value_dim);
   // e[i] = exp((logits[i] - greatest) / temperature), 0 for a NaN; returns their sum.
   double (*exp_row)(const float* logits, int64_t n, double greatest, double temperature, double* e);
+  // Multiplies and adds of this format's inner step, in registers; returns how many it did.
+  int64_t (*multiply_rounds)(Format format, int64_t rounds);
   uint64_t (*fold)(const uint64_t* words, int64_t count);  // their exclusive or
 };
 

@@ -74,7 +74,7 @@ struct Tile {
 
 // Rows that stay in the second-level cache while panels stream past them.
 inline int64_t rows_a_chunk(const Rows& x) {
-  constexpr int64_t kBytes = 384 * 1024;
+  constexpr int64_t kBytes = 768 * 1024;
   const int64_t rows = kBytes / (4 * x.units) / kRowBlock * kRowBlock;
   return rows < kRowBlock ? kRowBlock : rows;
 }

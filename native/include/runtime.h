@@ -34,6 +34,10 @@ class Runtime {
   // Reads it all, over all threads, and returns a checksum: what benchmarks measure memory by.
   uint64_t read(const uint64_t* words, int64_t count);
 
+  // Operations a second that the inner step of this format's products can reach, over all threads:
+  // what benchmarks take fractions of. The matrix unit, where there is one, does more.
+  double peak(Format format);
+
   void linear(const Weight& weight, const float* x, int64_t m, const float* bias, float* y);
   // With weight [gate; up]: silu(x gateᵀ) * (x upᵀ), [m, n / 2]; n / 2 is a multiple of 16.
   void gated_linear(const Weight& weight, const float* x, int64_t m, const float* bias, float* y);

@@ -27,6 +27,7 @@ void grouped_attention(const Attention&, const Partial&);
 void latent_attention(const Attention&, const Partial&);
 void merge(const Partial&, const Partial&, int64_t, int64_t);
 double exp_row(const float*, int64_t, double, double, double*);
+int64_t multiply_rounds(Format, int64_t);
 uint64_t fold(const uint64_t*, int64_t);
 
 }  // namespace ISA
@@ -53,6 +54,7 @@ const Kernels CONCAT(kernels_, ISA) = {
     .latent_attention = ISA::latent_attention,
     .merge = ISA::merge,
     .exp_row = ISA::exp_row,
+    .multiply_rounds = ISA::multiply_rounds,
     .fold = ISA::fold,
 };
 

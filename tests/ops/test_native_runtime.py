@@ -134,3 +134,9 @@ def test_the_arrays_of_a_step_are_not_fresh_pages_each_time() -> None:
 
     num_faults()
     assert num_faults() < 2048
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("format", list(WeightFormat))
+def test_the_peak_of_every_format_is_measured(isa, format) -> None:
+    assert native.NativeOps(1, isa).peak_operations_per_second(format) > 0

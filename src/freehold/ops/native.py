@@ -91,6 +91,10 @@ class NativeOps:
             seconds.append(time.perf_counter() - started)
         return float(words.nbytes / min(seconds))
 
+    def peak_operations_per_second(self, format: WeightFormat) -> float:
+        """Measured now: multiplies and adds of this format's products that stay in registers."""
+        return self._native.peak(_FORMATS[format])
+
     # Weights
 
     def weight(
