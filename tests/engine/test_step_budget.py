@@ -22,6 +22,7 @@ def test_the_budget_settles_at_what_takes_the_wanted_time():
     for _ in range(30):
         budget.observe(budget.num_tokens, budget.num_tokens * 0.002)
     assert budget.num_tokens == pytest.approx(100, abs=1)
+    assert budget.num_tokens_alone == pytest.approx(250, abs=3)
     for _ in range(30):
         budget.observe(budget.num_tokens, budget.num_tokens * 0.0001)
     assert budget.num_tokens == 512

@@ -106,6 +106,8 @@ def test_sampling_equals_the_truth(ops, vocab) -> None:
     logits[::3] = np.round(logits[::3])  # ties
     logits[::5, 1:] -= 30  # far behind
     logits[1::5, 1:] = -np.inf  # masked by a grammar
+    logits[2::5] *= 0.1
+    logits[2::5, 1:] -= 11  # a tail that top_k reaches and few draws do
     arguments = _sampling(n, rng)
     assert np.array_equal(ops.sample(logits, *arguments), REFERENCE.sample(logits, *arguments))
 

@@ -79,15 +79,21 @@ def test_every_sampling_field_has_a_place_in_the_protocol():
     assert names == set(pb.SamplingParams.DESCRIPTOR.fields_by_name)
 
 
-def test_a_seed_not_given_stays_unset():
-    assert not convert.sampling_to_proto(SamplingParams(), seed_given=False).HasField("seed")
+def test_what_is_left_open_is_the_models_and_else_plain():
+    given = SamplingParams(top_p=0.5, min_p=0.1)
+    proto = convert.sampling_to_proto(given, unset={"seed", "temperature", "top_k"})
+    assert not proto.HasField("seed")
+    defaults = {"temperature": 0.6, "top_p": 0.95, "max_tokens": 7}
+    expected = SamplingParams(temperature=0.6, top_p=0.5, min_p=0.1, max_tokens=7)
+    assert convert.sampling_from_proto(proto, defaults) == expected
+    assert convert.sampling_from_proto(pb.SamplingParams()) == SamplingParams()
 
 
 def test_values_that_do_not_fit_are_an_invalid_request():
     with pytest.raises(InvalidRequest):
         convert.sampling_to_proto(SamplingParams(logit_bias={-1: 1.0}))
     with pytest.raises(InvalidRequest, match="top_p"):
-        convert.sampling_from_proto(pb.SamplingParams(repetition_penalty=1.0))
+        convert.sampling_from_proto(pb.SamplingParams(top_p=0.0))
 
 
 def test_messages_and_logprobs_survive_the_wire():

@@ -84,6 +84,19 @@ async def test_an_answer_is_started_then_numbered_tokens_then_finished():
         assert events[-1].finished.num_output_tokens == 24
 
 
+async def test_what_a_request_leaves_open_is_as_the_models_generation_config_says():
+    open_request = pb.GenerateRequest(
+        request_id="open", model="toy", text="hello", sampling=pb.SamplingParams(seed=5)
+    )
+    async with toy_worker(defaults={"temperature": 0.0, "max_tokens": 7}) as (_, stub):
+        drawn = [t.token_id for t in tokens(await collect(stub, open_request))]
+        greedy = await collect(stub, request(temperature=0.0, max_tokens=7))
+        assert drawn == [t.token_id for t in tokens(greedy)]
+        assert len(drawn) == 7
+        warm = [t.token_id for t in tokens(await collect(stub, request(max_tokens=7)))]
+        assert warm != drawn, "what a request says goes before"
+
+
 @pytest.mark.parametrize("opens", [False, True])
 async def test_resuming_after_any_token_continues_ids_text_and_reasoning(opens):
     async with toy_worker(think=True, opens=opens) as (_, stub):

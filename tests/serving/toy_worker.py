@@ -38,7 +38,9 @@ class ToyTemplate:
 PIECES = [b"<think>", b"</think>", b"<", b"/think>", b"</thi", b"nk>", b"think>", b"\n", b"a "]
 
 
-def toy_loader(*, opens=False, think=False, step_seconds=0.0, eos_bias=-30.0, context=4096):
+def toy_loader(
+    *, opens=False, think=False, step_seconds=0.0, eos_bias=-30.0, context=4096, defaults=None
+):
     def load(path: Path, weight_format):
         if path.name == "broken":
             raise CheckpointError("The checkpoint has no config.json.")
@@ -64,6 +66,7 @@ def toy_loader(*, opens=False, think=False, step_seconds=0.0, eos_bias=-30.0, co
             revision=revision,
             architecture="Toy",
             weight_format=str(weight_format or "stored"),
+            sampling_defaults=defaults or {},
         )
 
     return load

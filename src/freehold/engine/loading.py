@@ -5,6 +5,7 @@ The memory check comes before any weight is read. Knows no requests. Read `engin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from freehold.engine.engine import Engine
 from freehold.model.architectures import build_model
 from freehold.model.chat_template import ChatTemplate
 from freehold.model.checkpoint import Checkpoint
+from freehold.model.generation_config import GenerationConfig
 from freehold.model.memory import available_bytes, check_fits
 from freehold.model.pack_cache import NoPacks, open_packs
 from freehold.model.tokenizer import Tokenizer
 from freehold.ops import Ops
 from freehold.ops.create import create
-from freehold.types import WeightFormat
+from freehold.types import SamplingParams, WeightFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class LoadedEngine:
     revision: str
     architecture: str
     weight_format: str
+    sampling_defaults: Mapping[str, float]  # what a request leaves open; of generation_config.json
 
 
 def load_engine(
@@ -47,6 +50,8 @@ def load_engine(
     tokenizer = Tokenizer.load(path)
     chat_template = ChatTemplate.load(path, tokenizer)
     check_fits(path, quantize, context=config.max_model_len if config else None)
+    defaults = GenerationConfig.from_dict(checkpoint.generation_config).sampling()
+    SamplingParams(**defaults).check()  # type: ignore[arg-type]
     ops = ops or create()
     weight_format = (quantize or WeightFormat.BF16).value
     digest = checkpoint.digest()
@@ -56,5 +61,11 @@ def load_engine(
     revision = f"{digest[:16]}-{weight_format}"
     engine = Engine(model, tokenizer, config, revision=revision, available_bytes=available_bytes())
     return LoadedEngine(
-        engine, tokenizer, chat_template, revision, model.config.architecture, weight_format
+        engine,
+        tokenizer,
+        chat_template,
+        revision,
+        model.config.architecture,
+        weight_format,
+        defaults,
     )

@@ -48,7 +48,8 @@ class Scheduler:
         what does not fit gets half of the budget that is left, the next the other half.
         """
         self._secure_blocks()
-        left = self.budget.num_tokens
+        is_alone = len(self.running) + len(self.waiting) == 1
+        left = self.budget.num_tokens_alone if is_alone else self.budget.num_tokens
         batch = []
         for request in self.running:
             if left and request.num_missing_tokens == 1:

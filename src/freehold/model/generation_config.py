@@ -1,6 +1,6 @@
 """What generation_config.json asks for by default: end ids and sampling settings.
 
-Knows nothing of requests: the worker lays a request's own settings over these. Read
+Knows nothing of requests: the worker lays a request's own settings over `sampling()`. Read
 `types.SamplingParams` next.
 """
 
@@ -25,6 +25,13 @@ class GenerationConfig:
     top_p: float | None = None
     top_k: int | None = None
     repetition_penalty: float | None = None
+    max_tokens: int | None = None  # max_new_tokens
+
+    def sampling(self) -> dict[str, float]:
+        """Fields of SamplingParams this model has defaults for."""
+        names = ("temperature", "top_p", "top_k", "repetition_penalty", "max_tokens")
+        values = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in values.items() if value is not None}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GenerationConfig:
@@ -33,12 +40,14 @@ class GenerationConfig:
         if values.get("do_sample") is False:
             temperature = 0.0
         top_k = _number(values, "top_k", -1, 1 << 31)
+        max_tokens = _number(values, "max_new_tokens", 1, 1 << 31)
         return cls(
             eos_token_ids=eos_token_ids(values, FILE),
             temperature=temperature,
             top_p=_number(values, "top_p", 0.0, 1.0),
             top_k=None if top_k is None else max(0, int(top_k)),
             repetition_penalty=_number(values, "repetition_penalty", 0.0, 100.0),
+            max_tokens=None if max_tokens is None else int(max_tokens),
         )
 
 

@@ -6,39 +6,40 @@ no ValueError of the protobuf library reaches a client. Read `freehold/types.py`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
 
 from freehold import errors
 from freehold.errors import FreeholdError, InvalidRequest
 from freehold.rpc.v1 import messages_pb2 as pb
 from freehold.types import ChatMessage, SamplingParams, TokenLogprob
 
+# What a request may leave to the model's own defaults.
+DEFAULTED_FIELDS = ("temperature", "top_p", "top_k", "repetition_penalty")
 # Fields of the same name and type on both sides, none of them optional.
 _PLAIN_FIELDS = (
-    "temperature",
-    "top_p",
-    "top_k",
     "min_p",
     "presence_penalty",
     "frequency_penalty",
-    "repetition_penalty",
     "include_stop_in_output",
     "ignore_eos",
 )
 _OPTIONAL_FIELDS = ("max_tokens", "num_logprobs", "prompt_logprobs")
 
 
-def sampling_to_proto(sampling: SamplingParams, *, seed_given: bool = True) -> pb.SamplingParams:
-    """`seed_given=False` leaves the seed unset: the orchestrator draws one."""
+def sampling_to_proto(
+    sampling: SamplingParams, *, unset: Collection[str] = ()
+) -> pb.SamplingParams:
+    """`unset` are left open: the orchestrator draws a seed, the model has DEFAULTED_FIELDS."""
     proto = pb.SamplingParams(json_schema=sampling.json_schema or "")
     try:
-        for name in _PLAIN_FIELDS:
-            setattr(proto, name, getattr(sampling, name))
+        for name in (*_PLAIN_FIELDS, *DEFAULTED_FIELDS, "seed"):
+            if name not in unset:
+                setattr(proto, name, getattr(sampling, name))
         for name in _OPTIONAL_FIELDS:
             if (value := getattr(sampling, name)) is not None:
                 setattr(proto, name, value)
-        if seed_given:
-            proto.seed = sampling.seed
         proto.stop.extend(sampling.stop)
         proto.stop_token_ids.extend(sampling.stop_token_ids)
         proto.logit_bias.update(sampling.logit_bias)
@@ -47,11 +48,15 @@ def sampling_to_proto(sampling: SamplingParams, *, seed_given: bool = True) -> p
     return proto
 
 
-def sampling_from_proto(proto: pb.SamplingParams) -> SamplingParams:
-    """Checked; raises InvalidRequest naming the first field out of bounds."""
-    values = {name: getattr(proto, name) for name in _PLAIN_FIELDS}
-    for name in _OPTIONAL_FIELDS:
-        values[name] = getattr(proto, name) if proto.HasField(name) else None
+def sampling_from_proto(
+    proto: pb.SamplingParams, defaults: Mapping[str, float] = MappingProxyType({})
+) -> SamplingParams:
+    """Checked; raises InvalidRequest naming the first field out of bounds. What is unset is the
+    `defaults`', else as in SamplingParams."""
+    optional = (*DEFAULTED_FIELDS, *_OPTIONAL_FIELDS)
+    given = {name: getattr(proto, name) for name in optional if proto.HasField(name)}
+    plain = {name: getattr(proto, name) for name in _PLAIN_FIELDS}
+    values: dict[str, Any] = {**defaults, **plain, **given}
     sampling = SamplingParams(
         **values,
         seed=proto.seed,

@@ -164,7 +164,9 @@ async def test_every_sampling_field_reaches_the_orchestrator(house):
 
 async def test_no_seed_is_left_to_the_orchestrator(house):
     await house.openai.chat.completions.create(model=MODEL, messages=MESSAGES)
-    assert not house.fake.requests[0].sampling.HasField("seed")
+    sampling = house.fake.requests[0].sampling
+    for name in ("seed", "temperature", "top_p", "top_k", "repetition_penalty"):
+        assert not sampling.HasField(name), "left to the orchestrator and the model"
 
 
 async def test_response_formats_become_schemas(house):

@@ -38,7 +38,7 @@ class GenerationSpec:
     prompts: tuple[Prompt, ...]
     num_choices: int
     sampling: SamplingParams
-    is_seed_given: bool  # False: the orchestrator draws one for each stream
+    unset: frozenset[str]  # sampling fields the client left to the model and the orchestrator
 
     @property
     def num_streams(self) -> int:
@@ -217,8 +217,8 @@ class Generation:
     def _request(self, stream: int) -> pb.GenerateRequest:
         spec = self.spec
         prompt = spec.prompts[stream // spec.num_choices]
-        sampling = sampling_to_proto(spec.sampling, seed_given=spec.is_seed_given)
-        if spec.is_seed_given:
+        sampling = sampling_to_proto(spec.sampling, unset=spec.unset)
+        if "seed" not in spec.unset:
             sampling.seed = (spec.sampling.seed + stream % spec.num_choices) % (1 << 64)
         request = pb.GenerateRequest(
             request_id=self.request_id,

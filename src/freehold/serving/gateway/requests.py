@@ -12,6 +12,7 @@ import orjson
 from pydantic import Field, field_validator
 
 from freehold.errors import InvalidRequest, InvalidSchema
+from freehold.serving.convert import DEFAULTED_FIELDS
 from freehold.serving.gateway.generation import GenerationSpec, Prompt
 from freehold.serving.gateway.messages import read_messages
 from freehold.serving.gateway.schema import HARMLESS, Body
@@ -133,7 +134,8 @@ class SampledBody(Body):
         return sampling
 
     def spec_of(self, prompts: tuple[Prompt, ...], sampling: SamplingParams) -> GenerationSpec:
-        spec = GenerationSpec(self.model, prompts, self.n, sampling, self.seed is not None)
+        unset = {"seed", *DEFAULTED_FIELDS} - self.model_fields_set
+        spec = GenerationSpec(self.model, prompts, self.n, sampling, frozenset(unset))
         if spec.num_streams > MAX_STREAMS:
             raise InvalidRequest(
                 f"{len(prompts)} prompts with n = {self.n} are {spec.num_streams} answers; one "

@@ -10,7 +10,7 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from freehold.serving.convert import sampling_from_proto
 from freehold.serving.worker.prompt import Prompt, Template, Tokenizer, read_prompt
 from freehold.serving.worker.stream import MessageStream, ThinkTags
 from freehold.serving.worker.threads import in_daemon_thread
-from freehold.types import FinishReason, SamplingParams, TokenEvent, WeightFormat
+from freehold.types import FinishReason, TokenEvent, WeightFormat
 
 log = logging.getLogger("freehold.worker")
 
@@ -40,6 +40,7 @@ class LoadedModel:
     revision: str  # digest of checkpoint and weight format
     architecture: str
     weight_format: str
+    sampling_defaults: Mapping[str, float] = field(default_factory=dict)
 
 
 Loader = Callable[[Path, WeightFormat | None], LoadedModel]
@@ -142,11 +143,7 @@ class EngineBackend:
 
     async def generate(self, request: pb.GenerateRequest) -> AsyncGenerator[pb.GenerateEvent]:
         served = self._find(request.model, request.revision)
-        sampling = (
-            sampling_from_proto(request.sampling)
-            if request.HasField("sampling")
-            else SamplingParams()
-        )
+        sampling = sampling_from_proto(request.sampling, served.loaded.sampling_defaults)
         deadline = time.monotonic() + request.timeout_seconds if request.timeout_seconds else None
         loaded = served.loaded
         with served.busy_with(request) as engine_id:

@@ -30,6 +30,7 @@ def checkpoint_loader(settings: WorkerSettings) -> Loader:
             revision=loaded.revision,
             architecture=loaded.architecture,
             weight_format=loaded.weight_format,
+            sampling_defaults=loaded.sampling_defaults,
         )
 
     return load

@@ -21,6 +21,7 @@ from freehold.errors import (
     Unavailable,
 )
 from freehold.rpc.v1 import messages_pb2 as pb
+from freehold.serving.convert import DEFAULTED_FIELDS
 from freehold.types import FinishReason
 
 MAX_MESSAGE_CHARS = 500
@@ -58,13 +59,12 @@ def _message(message: pb.ChatMessage) -> dict[str, str]:
 
 def _sampling(sampling: pb.SamplingParams) -> dict[str, object]:
     body: dict[str, object] = {
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
         "presence_penalty": sampling.presence_penalty,
         "frequency_penalty": sampling.frequency_penalty,
     }
-    if sampling.HasField("max_tokens"):
-        body["max_tokens"] = sampling.max_tokens
+    for name in ("temperature", "top_p", "max_tokens"):
+        if sampling.HasField(name):
+            body[name] = getattr(sampling, name)
     if sampling.HasField("seed"):
         body["seed"] = sampling.seed & ((1 << 63) - 1)  # OpenAI's is a signed integer
     if sampling.stop:
@@ -74,7 +74,8 @@ def _sampling(sampling: pb.SamplingParams) -> dict[str, object]:
     if sampling.json_schema:
         body["response_format"] = _response_format(sampling.json_schema)
     for name, default in DEFAULTS.items():
-        if (value := getattr(sampling, name)) != default:
+        value = getattr(sampling, name)
+        if value != default and (name not in DEFAULTED_FIELDS or sampling.HasField(name)):
             body[name] = value
     if sampling.stop_token_ids:
         body["stop_token_ids"] = list(sampling.stop_token_ids)
