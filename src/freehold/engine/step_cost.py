@@ -9,33 +9,36 @@ from __future__ import annotations
 _KNOTS = (1, 2, 4, 8, 16, 32, 64)  # rows; between them the cost is linear
 # Before anything is measured: INT4 on two cores. Memory bounds up to eight rows.
 _PRIOR = (1.0, 1.03, 1.08, 1.3, 2.2, 4.2, 8.0)
-_SCALE_RATE = 0.2  # follows the context's growth and the machine's other work
+_SCALE_RATE = 0.3  # follows the context's growth and the machine's other work
 _SHAPE_RATE = 0.1
 
 
 class StepCost:
     def __init__(self) -> None:
-        self._shape = list(_PRIOR)  # times a step of one row
-        self._seconds = 0.0  # of a step of one row, by now; 0: nothing measured
+        self._shape = list(_PRIOR)  # of the time, at each knot
+        self._scale = 0.0  # seconds, by now; 0: nothing measured
 
     def of(self, num_rows: int) -> float:
         """The time of a step of so many rows, in steps of one row."""
-        i, weight = _segment(num_rows)
-        return self._shape[i] * (1 - weight) + self._shape[i + 1] * weight
+        return max(1.0, self._at(num_rows) / self._shape[0])
 
     def observe(self, num_rows: int, seconds: float) -> None:
         """A step in which every row drew a token took so long."""
         if num_rows > _KNOTS[-1]:
             return
-        if not self._seconds:
-            self._seconds = seconds / self.of(num_rows)
+        expected = self._at(num_rows)
+        if not self._scale:
+            self._scale = seconds / expected
         # One step that the machine was away in may not teach much.
-        ratio = min(max(seconds / (self._seconds * self.of(num_rows)), 0.5), 2.0)
-        self._seconds *= 1 + _SCALE_RATE * (ratio - 1)
+        ratio = min(max(seconds / (self._scale * expected), 0.5), 2.0)
+        self._scale *= 1 + _SCALE_RATE * (ratio - 1)
         i, weight = _segment(num_rows)
-        for knot, share in ((i, 1 - weight), (i + 1, weight)):
-            if knot:  # the first is the unit
-                self._shape[knot] *= 1 + _SHAPE_RATE * share * (ratio - 1)
+        self._shape[i] *= 1 + _SHAPE_RATE * (1 - weight) * (ratio - 1)
+        self._shape[i + 1] *= 1 + _SHAPE_RATE * weight * (ratio - 1)
+
+    def _at(self, num_rows: int) -> float:
+        i, weight = _segment(num_rows)
+        return self._shape[i] * (1 - weight) + self._shape[i + 1] * weight
 
 
 def _segment(num_rows: int) -> tuple[int, float]:
