@@ -78,6 +78,7 @@ def _run(peer: peers.Peer, case: Case, round_number: int, path: Path) -> dict[st
         "format": case.format,
         "threads": len(os.sched_getaffinity(0)),
         "cache_tokens": CACHE_TOKENS,
+        "quoting": peer.name == "freehold" and case == CASES[0],
         "seed": round_number,
         "spawned": time.time(),
     }

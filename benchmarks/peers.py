@@ -60,7 +60,9 @@ def _openvino(shape: str, format: str, cache: Path, python: str) -> Path:
     target = cache / f"{shape}.{format}.openvino"
     if not (target / "complete").exists():
         script = str(HERE / "openvino_peer.py")
-        subprocess.run([python, script, str(checkpoint(shape, cache)), str(target)], check=True)
+        command = [python, script, str(checkpoint(shape, cache)), str(target)]
+        if subprocess.run(command).returncode:
+            raise SystemExit("no conversion to OpenVINO: leave it out by --peers llama.cpp")
         (target / "complete").touch()
     return target
 

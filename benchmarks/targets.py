@@ -33,6 +33,11 @@ def _ratio(kind: str, n: int) -> Callable[[Columns, Columns, dict[str, float]], 
     return over
 
 
+def _gain(ours: Columns, share: str) -> float | None:
+    quoting = ours["quoting"]
+    return quoting[share] / quoting["off"] if share in quoting else None
+
+
 QWEN, LITE = "qwen2-1.5b int4", "deepseek-v2-lite-6l int4"
 TARGETS = [
     Target(QWEN, "prompt 512", _ratio("prompt", 512), 5),
@@ -54,9 +59,17 @@ TARGETS = [
     Target(QWEN, "TTFT 1", _ratio("ttft", 1), 0.25, True),
     Target(
         QWEN,
-        "quoting, speculation on over off",
-        lambda o, p, f: o["quoting"].get("gain"),
+        "60 % of the answer copied, speculation on over off",
+        lambda o, p, f: _gain(o, "0.6"),
         2,
+        False,
+        False,
+    ),
+    Target(
+        QWEN,
+        "nothing copied, speculation on over off",
+        lambda o, p, f: _gain(o, "0.0"),
+        0.97,
         False,
         False,
     ),

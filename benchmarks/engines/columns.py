@@ -30,6 +30,10 @@ class Driver(Protocol):
         prompt's for all."""
         ...
 
+    def quoting(self, seed: int) -> dict[str, float]:
+        """Tokens a second by the copied share of the answer; "off" without speculation."""
+        ...
+
     def facts(self) -> dict[str, Any]:
         """What the engine knows of itself: bytes of weights and cache, settings."""
         ...
@@ -69,6 +73,8 @@ def measure(driver: Driver, plan: dict[str, Any]) -> dict[str, Any]:
         num_lead = 0 if driver.can_prepare else num_streams * NUM_PROMPT_TOKENS // 512
         times = driver.generate(prompts, 1 + num_lead + NUM_DECODE_TOKENS, True)
         columns["decode"][str(num_streams)] = decode_rate(times)
+    if plan.get("quoting"):
+        columns["quoting"] = driver.quoting(seed)
     return columns
 
 

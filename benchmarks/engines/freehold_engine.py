@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import columns
+import quoting
 
 from freehold.engine import EngineConfig, Request, load_engine
 from freehold.model.inspect import inspect
 from freehold.ops.create import create
-from freehold.types import SamplingParams, WeightFormat
+from freehold.types import SamplingParams, Speculate, WeightFormat
 
 
 class Freehold:
@@ -25,9 +26,10 @@ class Freehold:
             self.path,
             quantize=self.format,
             ops=self.ops,
-            config=EngineConfig(num_blocks=plan["cache_tokens"] // 16),
+            config=EngineConfig(num_blocks=plan["cache_tokens"] // 16, speculate=Speculate.OFF),
         )
-        self.engine, self.revision = loaded.engine, loaded.revision
+        self.engine, self.tokenizer = loaded.engine, loaded.tokenizer
+        self.model = loaded.engine._runner._model
         self.cache_tokens = plan["cache_tokens"]
         self.num_requests = 0
 
@@ -52,6 +54,9 @@ class Freehold:
             self.engine.cancel(name)
         self.engine.step()
         return list(times.values())
+
+    def quoting(self, seed: int) -> dict[str, float]:
+        return quoting.measure(self.model, self.tokenizer, seed)
 
     def facts(self) -> dict[str, Any]:
         report = inspect(self.path, self.format)
