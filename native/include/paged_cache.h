@@ -1,10 +1,10 @@
 // The bfloat16 caches attention reads. A block holds block_size consecutive keys.
-//   grouped keys    [block][kv_head][panel of 16 keys][dim / 2][16][2]: a vector is 2 components of
-//   16
-//                   keys; blocks whose size is not a multiple of 16 are padded to it
-//   grouped values  [block][kv_head][key][value_size]
+//   grouped keys    [block][kv_head][panel of 16 keys][dim / 2][16][2]: a vector is two components
+//                   of 16 keys
+//   grouped values  [block][kv_head][pair of keys][value_size][2]: a vector is 16 components of
+//                   two keys
 //   latents         [block][key][value_size]
-// value_size is dim rounded up to 16.
+// Blocks are padded to whole panels and pairs; value_size is dim rounded up to 16, of latents to 32.
 #pragma once
 
 #include "buffer.h"
@@ -17,8 +17,10 @@ inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit 
 struct PagedCache {
   int64_t num_blocks, block_size, num_kv_heads, dim;
   bool is_latent;
-  int64_t value_size = round_up(dim, 16);
-  int64_t key_size = is_latent ? block_size * value_size : round_up(block_size, kKeyPanel) * dim;
+  int64_t value_size = round_up(dim, is_latent ? 32 : 16);
+  int64_t key_block_size =
+      is_latent ? block_size * value_size : round_up(block_size, kKeyPanel) * dim;
+  int64_t value_block_size = is_latent ? 0 : round_up(block_size, 2) * value_size;
   Buffer keys, values;  // 2-byte values; a latent cache has keys only
 
   PagedCache(int64_t num_blocks, int64_t block_size, int64_t num_kv_heads, int64_t dim,
@@ -33,17 +35,16 @@ struct PagedCache {
 
   int64_t num_slots() const { return num_blocks * block_size; }
   int64_t num_bytes() const { return key_bytes() + value_bytes(); }
-  int64_t key_bytes() const { return 2 * num_blocks * num_kv_heads * key_size; }
-  int64_t value_bytes() const {
-    return is_latent ? 0 : 2 * num_blocks * num_kv_heads * block_size * value_size;
-  }
+  int64_t key_bytes() const { return 2 * num_blocks * num_kv_heads * key_block_size; }
+  int64_t value_bytes() const { return 2 * num_blocks * num_kv_heads * value_block_size; }
 
   uint16_t* key_block(int64_t block, int64_t head) const {
-    return reinterpret_cast<uint16_t*>(keys.get()) + (block * num_kv_heads + head) * key_size;
+    return reinterpret_cast<uint16_t*>(keys.get()) +
+           (block * num_kv_heads + head) * key_block_size;
   }
   uint16_t* value_block(int64_t block, int64_t head) const {
     return reinterpret_cast<uint16_t*>(values.get()) +
-           (block * num_kv_heads + head) * block_size * value_size;
+           (block * num_kv_heads + head) * value_block_size;
   }
 };
 

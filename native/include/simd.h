@@ -64,4 +64,24 @@ inline F32 exp(F32 x) {
   return zero_where_less(x, splat(-87.0f), p * power_of_two(n));
 }
 
+// 2^x for x <= 0: 2^n times a minimax polynomial on [-1/2, 1/2], relative error < 2e-7; 2^0 is 1,
+// and 2^x exactly 0 below -126.5 and for a NaN.
+inline F32 exp2_negative(F32 x) {
+  const F32 clamped = max(x, splat(-127.0f));  // where power_of_two gives 0
+  const I32 n = to_int(clamped);
+  const F32 r = clamped - to_float(n);
+  F32 p = splat(1.3264727e-3f);
+  p = fma(p, r, splat(9.6715128e-3f));
+  p = fma(p, r, splat(5.5507337e-2f));
+  p = fma(p, r, splat(2.4022242e-1f));
+  p = fma(p, r, splat(6.9314698e-1f));
+  return fma(p, r, splat(1.0f)) * power_of_two(n);
+}
+
+inline uint32_t load_pair(const uint16_t* p) {  // two bfloat16 side by side
+  uint32_t pair;
+  std::memcpy(&pair, p, 4);
+  return pair;
+}
+
 }  // namespace freehold::ISA

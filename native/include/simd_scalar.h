@@ -50,6 +50,26 @@ inline F32 load_bf16(const uint16_t* p) {
 }
 inline F32 even_bf16(Bytes pairs) { return (F32)((Words)pairs << 16); }
 inline F32 odd_bf16(Bytes pairs) { return (F32)((Words)pairs & 0xffff0000u); }
+inline Bytes low_bf16(Bytes pairs) { return (Bytes)((Words)pairs & 0xffffu); }
+// To the nearest bfloat16, ties to even, still as floats; not for NaN.
+inline F32 round_bf16(F32 v) {
+  const Words bits = (Words)v;
+  return (F32)((bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u);
+}
+inline void store_bf16(uint16_t* p, F32 rounded) {
+  const Words bits = (Words)rounded >> 16;
+  for (int i = 0; i < 16; ++i) p[i] = uint16_t(bits[i]);
+}
+inline Bytes join_bf16(F32 even, F32 odd) {  // both rounded
+  return (Bytes)(((Words)even >> 16) | (Words)odd);
+}
+// Of rows a and b of 32 bfloat16 values, the pairs (a[i], b[i]): the first 16 and the others.
+inline void interleave_bf16(Bytes a, Bytes b, Bytes& first, Bytes& second) {
+  uint16_t rows[2][32], pairs[64];
+  std::memcpy(rows[0], &a, 64), std::memcpy(rows[1], &b, 64);
+  for (int i = 0; i < 64; ++i) pairs[i] = rows[i % 2][i / 2];
+  std::memcpy(&first, pairs, 64), std::memcpy(&second, pairs + 32, 64);
+}
 inline F32 load_f16(const uint16_t* p) {  // scales: not negative
   F32 v;
   for (int i = 0; i < 16; ++i) {

@@ -12,7 +12,7 @@ namespace freehold {
 namespace {
 
 constexpr int64_t kRunKeys = 256;
-constexpr int64_t kGroupedQueries = 32;  // of a task
+constexpr int64_t kTaskQueries = 96;  // that share what a run brings into cache
 constexpr int64_t kMostPartialBytes = int64_t(64)
                                       << 20;  // for runs of one query on several threads
 
@@ -20,7 +20,7 @@ struct Step {
   const float *q, *k, *v;
   const PagedCache& cache;
   const Layout& layout;
-  int64_t num_heads, group, value_dim, value_size;
+  int64_t num_heads, group, value_dim, value_size;  // value_size: value_dim, padded
   float scale;
   float* out;
 
@@ -42,7 +42,9 @@ void write_keys(const Kernels& kernels, const Step& s, int64_t row) {
     uint16_t* panel = c.key_block(block, head) + offset / kKeyPanel * kKeyPanel * c.dim;
     for (int64_t d = 0; d < c.dim; d += 2)
       std::memcpy(panel + (d / 2 * kKeyPanel + offset % kKeyPanel) * 2, &rounded[size_t(d)], 4);
-    kernels.to_bf16(s.v + from, c.dim, c.value_block(block, head) + offset * c.value_size);
+    kernels.to_bf16(s.v + from, c.dim, rounded.data());
+    uint16_t* pair = c.value_block(block, head) + offset / 2 * 2 * c.value_size + offset % 2;
+    for (int64_t d = 0; d < c.dim; ++d) pair[2 * d] = rounded[size_t(d)];
   }
 }
 
@@ -60,62 +62,83 @@ struct Task {
 
 std::vector<Task> tasks_of(const Step& s) {
   std::vector<Task> tasks;
-  const int64_t most = s.cache.is_latent ? kLatentQueries : std::max(kGroupedQueries, s.group);
-  const int64_t whole_rows = s.cache.is_latent ? most : most / s.group * s.group;
+  const int64_t most = std::max<int64_t>(1, kTaskQueries / s.group) * s.group;
   for (int64_t r = 0; r < s.layout.num_requests; ++r) {
     const int64_t rows = s.layout.query_starts[r + 1] - s.layout.query_starts[r];
     for (int64_t head = 0; head < s.cache.num_kv_heads; ++head)
-      for (int64_t first = 0; first < rows * s.group; first += whole_rows)
-        tasks.push_back({r, head, first, std::min(whole_rows, rows * s.group - first)});
+      for (int64_t first = 0; first < rows * s.group; first += most)
+        tasks.push_back({r, head, first, std::min(most, rows * s.group - first)});
   }
   return tasks;
 }
 
 // Scratch of one thread: a task's queries in the kernel's order, and what the kernel needs.
 struct Workspace {
-  std::vector<float> queries, scratch;
-  std::vector<int32_t> visible;
+  std::vector<uint16_t> queries, rounded;
+  std::vector<float> scratch;
+  std::vector<int32_t> begin, end;
+  std::vector<const uint16_t*> keys, values;
   const Task* task = nullptr;
 
-  void gather(const Step& s, const Task& t) {
+  void gather(const Kernels& kernels, const Step& s, const Task& t) {
     task = &t;
-    const int64_t dim = s.cache.dim;
+    const int64_t dim = s.cache.dim, padded = round_up(dim, 2);
     const bool is_latent = s.cache.is_latent;
-    queries.assign(size_t((is_latent ? kLatentQueries : t.count) * dim), 0.0f);
+    const int64_t lanes = round_up(t.count, kLatentQueries);
+    rounded.resize(size_t(padded));
+    rounded.back() = 0;  // beyond an odd dim
+    queries.resize(size_t(lanes * padded));
+    if (is_latent) std::fill(queries.end() - kLatentQueries * padded, queries.end(), uint16_t(0));
     for (int64_t i = 0; i < t.count; ++i) {
       const float* from = s.q + (t.row(s, i) * s.num_heads + t.head(s, i)) * dim;
-      const Interleaved place(i, t.count, kQueryBlock);
-      const int64_t stride = is_latent ? kLatentQueries : place.stride;
-      float* to = queries.data() + (is_latent ? i : place.first * dim + place.lane);
-      for (int64_t d = 0; d < dim; ++d) to[d * stride] = from[d];
+      if (!is_latent) {
+        kernels.to_bf16(from, dim, queries.data() + i * dim);
+        continue;
+      }
+      kernels.to_bf16(from, dim, rounded.data());
+      const int64_t lane = i % kLatentQueries;
+      uint16_t* to = queries.data() + (i - lane) * padded + 2 * lane;
+      for (int64_t d = 0; d < padded; d += 2)
+        std::memcpy(to + d * kLatentQueries, &rounded[size_t(d)], 4);
     }
-    visible.resize(size_t(t.count));
-    const int64_t padded = s.run_blocks() * round_up(s.cache.block_size, kKeyPanel);
-    scratch.resize(size_t(std::max<int64_t>(t.count, kLatentQueries) * padded + 8 * dim));
+    begin.resize(size_t(t.count)), end.resize(size_t(t.count));
+    scratch.resize(size_t(lanes * s.run_blocks() * round_up(s.cache.block_size, kKeyPanel)));
+  }
+
+  // Where `num_keys` keys from the run's first on lie.
+  void find(const Step& s, int64_t run, int64_t num_keys) {
+    const PagedCache& c = s.cache;
+    const int32_t* blocks =
+        s.layout.block_tables + task->request * s.layout.max_blocks + run * s.run_blocks();
+    keys.clear(), values.clear();
+    for (int64_t first = 0; first < num_keys; first += c.block_size, ++blocks) {
+      const uint16_t* block = c.key_block(*blocks, task->kv_head);
+      if (!c.is_latent) values.push_back(c.value_block(*blocks, task->kv_head));
+      const int64_t count = c.is_latent ? std::min(c.block_size, num_keys - first) : 1;
+      for (int64_t i = 0; i < count; ++i) keys.push_back(block + i * c.value_size);
+    }
   }
 
   void attend(const Kernels& kernels, const Step& s, int64_t run, const Partial& out) {
     const PagedCache& c = s.cache;
     for (int64_t i = 0; i < task->count; ++i) {
       const int64_t seen = s.layout.positions[task->row(s, i)] + 1 - run * s.run_keys();
-      visible[size_t(i)] = int32_t(std::clamp<int64_t>(seen, 0, s.run_keys()));
+      begin[size_t(i)] = 0;
+      end[size_t(i)] = int32_t(std::clamp<int64_t>(seen, 0, s.run_keys()));
     }
-    const uint16_t* keys = c.key_block(0, task->kv_head);
+    find(s, run, std::min(2 * s.run_keys(), task->context(s) - run * s.run_keys()));
     const Attention attention{
         .queries = queries.data(),
-        .visible = visible.data(),
+        .begin = begin.data(),
+        .end = end.data(),
         .num_queries = task->count,
         .dim = c.dim,
         .value_dim = s.value_size,
-        .keys = keys,
-        .values = c.is_latent ? keys : c.value_block(0, task->kv_head),
-        .key_stride = c.num_kv_heads * c.key_size,
-        .value_stride = c.is_latent ? c.key_size : c.num_kv_heads * c.block_size * c.value_size,
-        .blocks =
-            s.layout.block_tables + task->request * s.layout.max_blocks + run * s.run_blocks(),
+        .keys = keys.data(),
+        .values = values.data(),
+        .num_blocks = int64_t(keys.size()),
         .block_size = c.block_size,
-        .latent_size = c.value_size,
-        .scale = s.scale,
+        .scale = s.scale * 1.44269504f,
         .scratch = scratch.data(),
     };
     (c.is_latent ? kernels.latent_attention : kernels.grouped_attention)(attention, out);
@@ -148,7 +171,7 @@ void attend_whole(const Kernels& kernels, const Step& s, const Task& t) {
   const Partial total = partial_at(memory.data(), t.count);
   const Partial next = partial_at(memory.data() + size, t.count);
   Workspace& mine = workspace();
-  mine.gather(s, t);
+  mine.gather(kernels, s, t);
   mine.attend(kernels, s, 0, total);
   for (int64_t run = 1; run < t.num_runs(s); ++run) {
     mine.attend(kernels, s, run, next);
@@ -170,7 +193,7 @@ void Runtime::attention(const float* q, const float* k, const float* v, const Pa
                   num_heads,
                   num_heads / cache.num_kv_heads,
                   value_dim,
-                  round_up(value_dim, 16),
+                  round_up(value_dim, cache.is_latent ? 32 : 16),
                   scale,
                   out};
   for_rows(layout.num_tokens, 4 * cache.num_kv_heads * cache.dim,
@@ -190,7 +213,7 @@ void Runtime::attention(const float* q, const float* k, const float* v, const Pa
                         floats * int64_t(sizeof(float)) <= kMostPartialBytes;
   if (!is_split) {
     pool_.run(int64_t(tasks.size()),
-              [&](int64_t i) { attend_whole(kernels_, step, tasks[size_t(i)]); });
+              [&](int64_t i) { attend_whole(kernels_, step, tasks[tasks.size() - 1 - size_t(i)]); });
     return;
   }
   thread_local std::vector<float> partials;
@@ -204,7 +227,7 @@ void Runtime::attention(const float* q, const float* k, const float* v, const Pa
   pool_.run(int64_t(runs.size()), [&](int64_t i) {
     const Run& r = runs[size_t(i)];
     Workspace& mine = workspace();
-    mine.gather(step, *r.task);
+    mine.gather(kernels_, step, *r.task);
     mine.attend(kernels_, step, r.run, partial_at(r.memory, r.task->count));
   });
   for (size_t i = 0; i < runs.size();) {
