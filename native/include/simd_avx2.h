@@ -98,7 +98,8 @@ inline __m256i half_round_bf16(__m256 v) {
 inline F32 round_bf16(F32 v) {
   return {(__m256)half_round_bf16(v.lo), (__m256)half_round_bf16(v.hi)};
 }
-inline void store_bf16(uint16_t* p, F32 rounded) {
+inline void store_bf16(uint16_t* p, F32 v) {  // rounded in the same way
+  const F32 rounded = round_bf16(v);
   const __m256i lo = _mm256_srli_epi32((__m256i)rounded.lo, 16);
   const __m256i hi = _mm256_srli_epi32((__m256i)rounded.hi, 16);
   _mm256_storeu_si256((__m256i*)p, _mm256_permute4x64_epi64(_mm256_packus_epi32(lo, hi), 0xd8));

@@ -48,9 +48,13 @@ inline F32 round_bf16(F32 v) {
   const __m512i up = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), is_odd);
   return (F32)_mm512_and_si512(up, _mm512_set1_epi32(int(0xffff0000u)));
 }
-inline void store_bf16(uint16_t* p, F32 rounded) {
-  _mm256_storeu_si256((__m256i*)p,
-                      _mm512_cvtepi32_epi16(_mm512_srli_epi32((__m512i)rounded, 16)));
+inline void store_bf16(uint16_t* p, F32 v) {  // rounded in the same way
+#if defined(ISA_HAS_BF16)
+  _mm256_storeu_si256((__m256i*)p, (__m256i)_mm512_cvtneps_pbh(v));
+#else
+  const __m512i high = _mm512_srli_epi32((__m512i)round_bf16(v), 16);
+  _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(high));
+#endif
 }
 inline Bytes join_bf16(F32 even, F32 odd) {  // both rounded
   return _mm512_or_si512(_mm512_srli_epi32((__m512i)even, 16), (__m512i)odd);

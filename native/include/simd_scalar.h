@@ -56,8 +56,8 @@ inline F32 round_bf16(F32 v) {
   const Words bits = (Words)v;
   return (F32)((bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u);
 }
-inline void store_bf16(uint16_t* p, F32 rounded) {
-  const Words bits = (Words)rounded >> 16;
+inline void store_bf16(uint16_t* p, F32 v) {  // rounded in the same way
+  const Words bits = (Words)round_bf16(v) >> 16;
   for (int i = 0; i < 16; ++i) p[i] = uint16_t(bits[i]);
 }
 inline Bytes join_bf16(F32 even, F32 odd) {  // both rounded

@@ -28,27 +28,23 @@ struct Span {
   }
 };
 
-// Scores of R queries against P panels of keys. The first queries to see a run fetch: the panels
-// after these, and these keys' values, which are as many bytes.
+// Scores of R queries against P panels of keys. The first queries to see a run fetch what comes
+// next, at the pace they read: further keys, then values.
 template <int R, int P, bool kFetches>
 void score_tile(const Span& s, const uint16_t* queries, int64_t panel) {
-  const uint16_t *keys[P], *ahead[P], *values[P];
+  const uint16_t *keys[P], *ahead[P];
   F32 total[P][R];
   for (int p = 0; p < P; ++p) {
     keys[p] = s.keys(panel + p);
-    const int64_t next = panel + P + p;
-    ahead[p] = next < s.t.num_blocks * s.panels_a_block ? s.keys(next) : keys[p];
-    values[p] = s.values(panel + p);
+    const int64_t next = panel + P + p, beyond = next - s.end_panel();
+    ahead[p] = beyond < 0 ? s.keys(next) : s.values(s.first_panel() + beyond);
     for (int r = 0; r < R; ++r) total[p][r] = splat(0);
   }
   for (int64_t d = 0; d < s.t.dim; d += 2) {
     Bytes pairs[P];
     for (int p = 0; p < P; ++p) {
       pairs[p] = load_bytes(keys[p] + d * kKeyPanel);
-      if constexpr (kFetches) {
-        __builtin_prefetch(ahead[p] + d * kKeyPanel);
-        __builtin_prefetch(values[p] + d * kKeyPanel, 0, 2);
-      }
+      if constexpr (kFetches) __builtin_prefetch(ahead[p] + d * kKeyPanel);
     }
     for (int r = 0; r < R; ++r) {
       const uint32_t q = load_pair(queries + r * s.t.dim + d);
@@ -61,13 +57,11 @@ void score_tile(const Span& s, const uint16_t* queries, int64_t panel) {
       store(s.t.scratch + r * s.stride() + (panel + p) * kKeyPanel, total[p][r] * scale);
 }
 
-template <int R, bool kFetches>
-void score(const Span& s, const uint16_t* queries) {
-  constexpr int P = !kHas32Registers ? 1 : R > 4 ? 4 : 6;
-  int64_t panel = s.first_panel();
-  const int64_t end = s.end_panel();
+template <int R, int P, bool kFetches>
+void score_panels(const Span& s, const uint16_t* queries, int64_t panel, int64_t end) {
   for (; panel + P <= end; panel += P) score_tile<R, P, kFetches>(s, queries, panel);
-  for (; panel < end; ++panel) score_tile<R, 1, kFetches>(s, queries, panel);
+  if constexpr (P > 1)
+    if (panel < end) score_panels<R, P / 2, kFetches>(s, queries, panel, end);
 }
 
 // Scores outside [begin, end), and of the padding of blocks, become -infinity.
@@ -99,13 +93,22 @@ void softmax(const Span& s, float* scores, float* greatest_score, float* weight_
   for (int64_t i = begin; i < end; i += 16) {
     const F32 weight = exp2_negative(load(scores + i) - top);
     total = total + weight;
-    store_bf16(weights + i, round_bf16(weight));
+    store_bf16(weights + i, weight);
   }
   *weight_sum = sum(total);
 }
 
-// C vectors of R queries' mixed values. Rows of weights are `stride` floats apart.
-template <int R, int C>
+// What a tile of C columns reads after its values of `block`.
+template <int C>
+const uint16_t* after(const Span& s, int64_t block, int64_t column) {
+  const int64_t size = s.t.block_size;
+  if ((block + 1) * size < s.end) return s.t.values[block + 1] + 2 * column;
+  if (column + 16 * C < s.t.value_dim) return s.t.values[s.begin / size] + 2 * (column + 16 * C);
+  return s.t.keys[block + 1 < s.t.num_blocks ? block + 1 : block];
+}
+
+// C vectors of R queries' mixed values.
+template <int R, int C, bool kFetches>
 void mix_tile(const Span& s, int64_t column, float* mix) {
   const Attention& t = s.t;
   const auto* weights = reinterpret_cast<const uint16_t*>(t.scratch);
@@ -126,38 +129,49 @@ void mix_tile(const Span& s, int64_t column, float* mix) {
                   to = s.end - first < size ? s.end - first : size;
     const uint16_t* w = weights + block * s.panels_a_block * kKeyPanel + from;
     const uint16_t* values = t.values[block] + from * t.value_dim + 2 * column;
+    const uint16_t* ahead = after<C>(s, block, column);
     int64_t i = from;
-    for (; i + 2 <= to; i += 2, values += step, w += 2) add(values, w, [](Bytes v) { return v; });
+    for (; i + 2 <= to; i += 2, values += step, ahead += step, w += 2) {
+      if constexpr (kFetches)
+        for (int c = 0; c < C; ++c) __builtin_prefetch(ahead + 32 * c);
+      add(values, w, [](Bytes v) { return v; });
+    }
     if (i < to) add(values, w, low_bf16);  // its other half may be anything
   }
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < C; ++c) store(mix + r * t.value_dim + column + 16 * c, total[r][c]);
 }
 
-template <int R, int C>
+template <int R, int C, bool kFetches>
 void mix_columns(const Span& s, int64_t column, float* mix) {
-  for (; column + 16 * C <= s.t.value_dim; column += 16 * C) mix_tile<R, C>(s, column, mix);
+  for (; column + 16 * C <= s.t.value_dim; column += 16 * C)
+    mix_tile<R, C, kFetches>(s, column, mix);
   if constexpr (C > 1)
-    if (column < s.t.value_dim) mix_columns<R, C / 2>(s, column, mix);
+    if (column < s.t.value_dim) mix_columns<R, C / 2, kFetches>(s, column, mix);
+}
+
+// R queries against the whole run.
+template <int R, bool kFetches>
+void attend(const Attention& t, int64_t query, const Partial& out) {
+  const Span span{t, t.begin[query], t.end[query + R - 1]};
+  if (span.begin >= span.end) return see_nothing(out, query, R, t.value_dim);
+  constexpr int P = !kHas32Registers ? 1 : (R > 3 ? 4 : 8) / (kFetches ? 2 : 1);
+  score_panels<R, P, kFetches>(span, t.queries + query * t.dim, span.first_panel(),
+                               span.end_panel());
+  for (int r = 0; r < R; ++r) {
+    float* scores = t.scratch + r * span.stride();
+    mask(span, scores, t.begin[query + r], t.end[query + r]);
+    softmax(span, scores, out.greatest + query + r, out.sum + query + r);
+  }
+  constexpr int C = !kHas32Registers ? (R > 2 ? 1 : 2) : R > 3 ? 4 : 8;
+  mix_columns<R, C, kFetches>(span, 0, out.mix + query * t.value_dim);
 }
 
 }  // namespace
 
 void grouped_attention(const Attention& t, const Partial& out) {
   for_query_tiles<kMostQueries>(t.num_queries, [&]<int R>(int64_t query) {
-    const Span span{t, t.begin[query], t.end[query + R - 1]};
-    if (span.begin >= span.end) return see_nothing(out, query, R, t.value_dim);
-    if (query == 0)
-      score<R, true>(span, t.queries);
-    else
-      score<R, false>(span, t.queries + query * t.dim);
-    for (int r = 0; r < R; ++r) {
-      float* scores = t.scratch + r * span.stride();
-      mask(span, scores, t.begin[query + r], t.end[query + r]);
-      softmax(span, scores, out.greatest + query + r, out.sum + query + r);
-    }
-    constexpr int C = !kHas32Registers ? (R > 2 ? 1 : 2) : R > 3 ? 4 : 8;
-    mix_columns<R, C>(span, 0, out.mix + query * t.value_dim);
+    query == 0 ? attend<R, true>(t, query, out) : attend<R, false>(t, query, out);
   });
 }
 

@@ -61,7 +61,7 @@ void prepare_row(const float* x, const Weight& w, const RowTarget& to) {
   for (int64_t i = 0; i < w.k; ++i) std::memcpy(to.data + i * to.stride, x + i, 4);
 }
 
-void to_bf16(const float* x, int64_t n, uint16_t* y) {
+void to_bf16(const float* __restrict x, int64_t n, uint16_t* __restrict y) {
   for (int64_t i = 0; i < n; ++i) y[i] = float_to_bf16(x[i]);
 }
 

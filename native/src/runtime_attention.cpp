@@ -157,9 +157,10 @@ Partial partial_at(float* memory, int64_t count) {
 void write_out(const Step& s, const Task& t, const Partial& total) {
   for (int64_t i = 0; i < t.count; ++i) {
     const float inverse = 1.0f / total.sum[i];
-    const float* mix = total.mix + i * s.value_size;
-    float* out = s.out + (t.row(s, i) * s.num_heads + t.head(s, i)) * s.value_dim;
-    for (int64_t d = 0; d < s.value_dim; ++d) out[d] = mix[d] * inverse;
+    const float* __restrict mix = total.mix + i * s.value_size;
+    float* __restrict out = s.out + (t.row(s, i) * s.num_heads + t.head(s, i)) * s.value_dim;
+    const int64_t size = s.value_dim;
+    for (int64_t d = 0; d < size; ++d) out[d] = mix[d] * inverse;
   }
 }
 
@@ -212,8 +213,9 @@ void Runtime::attention(const float* q, const float* k, const float* v, const Pa
                         pool_.num_threads() > 1 &&
                         floats * int64_t(sizeof(float)) <= kMostPartialBytes;
   if (!is_split) {
-    pool_.run(int64_t(tasks.size()),
-              [&](int64_t i) { attend_whole(kernels_, step, tasks[tasks.size() - 1 - size_t(i)]); });
+    pool_.run(int64_t(tasks.size()), [&](int64_t i) {  // the longest contexts come last
+      attend_whole(kernels_, step, tasks[tasks.size() - 1 - size_t(i)]);
+    });
     return;
   }
   thread_local std::vector<float> partials;
