@@ -290,11 +290,12 @@ NB_MODULE(_native, m) {
   nb::class_<PagedCache>(m, "PagedCache")
       .def("__init__",
            [](PagedCache* self, int64_t num_blocks, int64_t block_size, int64_t num_kv_heads,
-              int64_t dim, bool is_latent) {
+              int64_t dim, bool is_latent, bool is_int8) {
              require(num_blocks >= 0 && block_size > 0 && num_kv_heads > 0 && dim > 0,
                      "A cache has blocks, keys in them, heads and dimensions.");
              require(is_latent || dim % 2 == 0, "head_dim must be even.");
-             new (self) PagedCache(num_blocks, block_size, num_kv_heads, dim, is_latent);
+             new (self)
+                 PagedCache(num_blocks, block_size, num_kv_heads, dim, is_latent, is_int8);
            })
       .def_prop_ro("num_bytes", &PagedCache::num_bytes);
   nb::class_<Runtime>(m, "Runtime")

@@ -61,8 +61,11 @@ struct Attention {
   const int32_t *begin, *end;  // [num_queries], ascending: which keys of this run each sees
   int64_t num_queries, dim;
   int64_t value_dim;             // a multiple of 16; of latents: of 32
-  const uint16_t* const* keys;   // grouped: of each block; latent: of each key
+  const uint16_t* const* keys;    // grouped: of each block; latent: of each key
   const uint16_t* const* values;  // grouped: of each block. Layouts in paged_cache.h
+  // What each key and value is to be multiplied by; nullptr: 1. Grouped: of blocks padded to panels;
+  // latent: key_scales are of both.
+  const float *key_scales, *value_scales;
   int64_t num_blocks, block_size;  // num_blocks: this run's and the next one's, to be fetched
   float scale;                     // of scores, times log2 of e
   float* scratch;  // scores: queries, rounded up to 16, times the run's padded keys
@@ -90,6 +93,9 @@ struct Kernels {
   void (*rope)(const float* x, const float* cos, const float* sin, int64_t num_heads, int64_t dim,
                bool interleaved, float* y);
   void (*to_bf16)(const float* x, int64_t n, uint16_t* y);
+  // n, a multiple of 16, small integers as bfloat16, which holds them exactly; fetches as many bytes
+  // at `ahead`.
+  void (*int8_to_bf16)(const int8_t* x, const int8_t* ahead, int64_t n, uint16_t* y);
   void (*grouped_attention)(const Attention&, const Partial&);
   void (*latent_attention)(const Attention&, const Partial&);
   // Folds `next` into `total`, in this order and no other.

@@ -73,6 +73,11 @@ inline void store_int8(int8_t* p, I32 v) {
                                                 _mm256_extracti128_si256(words, 1)));
 }
 
+inline F32 load_int8(const int8_t* p) {
+  const __m128i v = _mm_loadu_si128((const __m128i*)p);
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(v)),
+          _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(v, 8)))};
+}
 inline __m256 half_bf16(const uint16_t* p) {
   return (__m256)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16);
 }
@@ -103,6 +108,11 @@ inline void store_bf16(uint16_t* p, F32 v) {  // rounded in the same way
   const __m256i lo = _mm256_srli_epi32((__m256i)rounded.lo, 16);
   const __m256i hi = _mm256_srli_epi32((__m256i)rounded.hi, 16);
   _mm256_storeu_si256((__m256i*)p, _mm256_permute4x64_epi64(_mm256_packus_epi32(lo, hi), 0xd8));
+}
+inline Bytes round_to_bf16(F32 first, F32 second) {  // side by side
+  uint16_t both[32];
+  store_bf16(both, first), store_bf16(both + 16, second);
+  return load_bytes(both);
 }
 inline Bytes join_bf16(F32 even, F32 odd) {  // both rounded
   return {_mm256_or_si256(_mm256_srli_epi32((__m256i)even.lo, 16), (__m256i)odd.lo),

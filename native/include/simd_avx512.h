@@ -33,6 +33,9 @@ inline void store_int8(int8_t* p, I32 v) {
   _mm_storeu_si128((__m128i*)p, _mm512_cvtsepi32_epi8((__m512i)v));
 }
 
+inline F32 load_int8(const int8_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
+}
 inline F32 load_bf16(const uint16_t* p) {
   return (F32)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16);
 }
@@ -54,6 +57,15 @@ inline void store_bf16(uint16_t* p, F32 v) {  // rounded in the same way
 #else
   const __m512i high = _mm512_srli_epi32((__m512i)round_bf16(v), 16);
   _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(high));
+#endif
+}
+inline Bytes round_to_bf16(F32 first, F32 second) {  // side by side
+#if defined(ISA_HAS_BF16)
+  return (Bytes)_mm512_cvtne2ps_pbh(second, first);
+#else
+  uint16_t both[32];
+  store_bf16(both, first), store_bf16(both + 16, second);
+  return load_bytes(both);
 #endif
 }
 inline Bytes join_bf16(F32 even, F32 odd) {  // both rounded

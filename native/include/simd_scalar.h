@@ -43,6 +43,11 @@ inline void store_int8(int8_t* p, I32 v) {
   for (int i = 0; i < 16; ++i) p[i] = int8_t(v[i] > 127 ? 127 : v[i] < -128 ? -128 : v[i]);
 }
 
+inline F32 load_int8(const int8_t* p) {
+  F32 v;
+  for (int i = 0; i < 16; ++i) v[i] = float(p[i]);
+  return v;
+}
 inline F32 load_bf16(const uint16_t* p) {
   Words v;
   for (int i = 0; i < 16; ++i) v[i] = uint32_t(p[i]) << 16;
@@ -59,6 +64,11 @@ inline F32 round_bf16(F32 v) {
 inline void store_bf16(uint16_t* p, F32 v) {  // rounded in the same way
   const Words bits = (Words)round_bf16(v) >> 16;
   for (int i = 0; i < 16; ++i) p[i] = uint16_t(bits[i]);
+}
+inline Bytes round_to_bf16(F32 first, F32 second) {  // side by side
+  uint16_t both[32];
+  store_bf16(both, first), store_bf16(both + 16, second);
+  return load_bytes(both);
 }
 inline Bytes join_bf16(F32 even, F32 odd) {  // both rounded
   return (Bytes)(((Words)even >> 16) | (Words)odd);

@@ -51,10 +51,12 @@ void score_tile(const Span& s, const uint16_t* queries, int64_t panel) {
       for (int p = 0; p < P; ++p) total[p][r] = dot_bf16(total[p][r], pairs[p], q);
     }
   }
-  const F32 scale = splat(s.t.scale);
-  for (int p = 0; p < P; ++p)
+  for (int p = 0; p < P; ++p) {
+    F32 scale = splat(s.t.scale);
+    if (s.t.key_scales) scale = scale * load(s.t.key_scales + (panel + p) * kKeyPanel);
     for (int r = 0; r < R; ++r)
       store(s.t.scratch + r * s.stride() + (panel + p) * kKeyPanel, total[p][r] * scale);
+  }
 }
 
 template <int R, int P, bool kFetches>
@@ -81,10 +83,11 @@ void mask(const Span& s, float* scores, int64_t begin, int64_t end) {
   }
 }
 
-// One query's scores become bfloat16 weights, in the same place.
+// One query's scores become bfloat16 weights, in the same place, times the scales of values.
 void softmax(const Span& s, float* scores, float* greatest_score, float* weight_sum) {
   const int64_t begin = s.first_panel() * kKeyPanel, end = s.stride();
   auto* weights = reinterpret_cast<uint16_t*>(scores);
+  const float* scales = s.t.value_scales;
   F32 best = splat(-__builtin_inff());
   for (int64_t i = begin; i < end; i += 16) best = max(load(scores + i), best);
   *greatest_score = greatest(best);
@@ -93,7 +96,7 @@ void softmax(const Span& s, float* scores, float* greatest_score, float* weight_
   for (int64_t i = begin; i < end; i += 16) {
     const F32 weight = exp2_negative(load(scores + i) - top);
     total = total + weight;
-    store_bf16(weights + i, weight);
+    store_bf16(weights + i, scales ? weight * load(scales + i) : weight);
   }
   *weight_sum = sum(total);
 }

@@ -13,6 +13,9 @@ struct Span {
   const Attention& t;
   int64_t begin, end, first_query, lanes;
   float* scores(int64_t key) const { return t.scratch + (key - begin) * lanes; }
+  float key_scale(int64_t key) const {
+    return t.key_scales ? t.key_scales[key] : 1;
+  }
 };
 
 void fetch(const uint16_t* latent, int64_t dim) {
@@ -39,8 +42,10 @@ void score_tile(const Span& s, int64_t key) {
       for (int g = 0; g < G; ++g) total[k][g] = dot_bf16(total[k][g], pairs[g], both);
     }
   }
-  for (int k = 0; k < K; ++k)
-    for (int g = 0; g < G; ++g) store(s.scores(key + k) + 16 * g, total[k][g] * splat(t.scale));
+  for (int k = 0; k < K; ++k) {
+    const F32 scale = splat(t.scale) * splat(s.key_scale(key + k));
+    for (int g = 0; g < G; ++g) store(s.scores(key + k) + 16 * g, total[k][g] * scale);
+  }
 }
 
 template <int G>
@@ -63,10 +68,14 @@ void softmax(const Span& s, int64_t lane, const Partial& out) {
   F32 best = splat(-__builtin_inff()), total = splat(0);
   for (int64_t key = s.begin; key < s.end; ++key) best = max(load(s.scores(key) + lane), best);
   for (int64_t key = s.begin; key < s.end; key += 2) {
-    const F32 even = exp2_negative(load(s.scores(key) + lane) - best);
-    F32 odd = splat(0);
-    if (key + 1 < s.end) odd = exp2_negative(load(s.scores(key + 1) + lane) - best);
-    total = total + even + odd;
+    F32 even = exp2_negative(load(s.scores(key) + lane) - best), odd = splat(0);
+    total = total + even;
+    even = even * splat(s.key_scale(key));
+    if (key + 1 < s.end) {
+      odd = exp2_negative(load(s.scores(key + 1) + lane) - best);
+      total = total + odd;
+      odd = odd * splat(s.key_scale(key + 1));
+    }
     store_bytes(s.scores(s.begin) + (key - s.begin) / 2 * s.lanes + lane,
                 join_bf16(round_bf16(even), round_bf16(odd)));
   }

@@ -28,26 +28,6 @@ struct Step {
   int64_t run_keys() const { return run_blocks() * cache.block_size; }
 };
 
-void write_keys(const Kernels& kernels, const Step& s, int64_t row) {
-  const PagedCache& c = s.cache;
-  const int64_t block = s.layout.slots[row] / c.block_size,
-                offset = s.layout.slots[row] % c.block_size;
-  if (c.is_latent)
-    return kernels.to_bf16(s.k + row * c.dim, c.dim, c.key_block(block, 0) + offset * c.value_size);
-  thread_local std::vector<uint16_t> rounded;
-  rounded.resize(size_t(c.dim));
-  for (int64_t head = 0; head < c.num_kv_heads; ++head) {
-    const int64_t from = (row * c.num_kv_heads + head) * c.dim;
-    kernels.to_bf16(s.k + from, c.dim, rounded.data());
-    uint16_t* panel = c.key_block(block, head) + offset / kKeyPanel * kKeyPanel * c.dim;
-    for (int64_t d = 0; d < c.dim; d += 2)
-      std::memcpy(panel + (d / 2 * kKeyPanel + offset % kKeyPanel) * 2, &rounded[size_t(d)], 4);
-    kernels.to_bf16(s.v + from, c.dim, rounded.data());
-    uint16_t* pair = c.value_block(block, head) + offset / 2 * 2 * c.value_size + offset % 2;
-    for (int64_t d = 0; d < c.dim; ++d) pair[2 * d] = rounded[size_t(d)];
-  }
-}
-
 // Consecutive (row, head of the group) pairs of one request.
 struct Task {
   int64_t request, kv_head, first, count;
@@ -74,8 +54,8 @@ std::vector<Task> tasks_of(const Step& s) {
 
 // Scratch of one thread: a task's queries in the kernel's order, and what the kernel needs.
 struct Workspace {
-  std::vector<uint16_t> queries, rounded;
-  std::vector<float> scratch;
+  std::vector<uint16_t> queries, rounded, widened;
+  std::vector<float> scratch, key_scales, value_scales;
   std::vector<int32_t> begin, end;
   std::vector<const uint16_t*> keys, values;
   const Task* task = nullptr;
@@ -106,16 +86,47 @@ struct Workspace {
   }
 
   // Where `num_keys` keys from the run's first on lie.
-  void find(const Step& s, int64_t run, int64_t num_keys) {
+  void find(const Step& s, const int32_t* blocks, int64_t num_keys) {
     const PagedCache& c = s.cache;
-    const int32_t* blocks =
-        s.layout.block_tables + task->request * s.layout.max_blocks + run * s.run_blocks();
     keys.clear(), values.clear();
     for (int64_t first = 0; first < num_keys; first += c.block_size, ++blocks) {
-      const uint16_t* block = c.key_block(*blocks, task->kv_head);
-      if (!c.is_latent) values.push_back(c.value_block(*blocks, task->kv_head));
-      const int64_t count = c.is_latent ? std::min(c.block_size, num_keys - first) : 1;
-      for (int64_t i = 0; i < count; ++i) keys.push_back(block + i * c.value_size);
+      add(c, reinterpret_cast<uint16_t*>(c.key_block(*blocks, task->kv_head)),
+          reinterpret_cast<uint16_t*>(c.value_block(*blocks, task->kv_head)), num_keys - first);
+    }
+  }
+
+  void add(const PagedCache& c, const uint16_t* key_block, const uint16_t* value_block,
+           int64_t num_left) {
+    if (!c.is_latent) return keys.push_back(key_block), values.push_back(value_block);
+    for (int64_t i = 0; i < std::min(c.block_size, num_left); ++i)
+      keys.push_back(key_block + i * c.value_size);
+  }
+
+  // A run of an INT8 cache as bfloat16, which holds its integers exactly, and its scales.
+  void widen(const Kernels& kernels, const Step& s, const int32_t* blocks, int64_t num_keys) {
+    const PagedCache& c = s.cache;
+    const int64_t head = task->kv_head, count = c.key_count + c.value_count;
+    const int64_t lanes = c.is_latent ? c.block_size : round_up(c.block_size, kKeyPanel);
+    widened.resize(size_t(s.run_blocks() * count));
+    key_scales.assign(size_t(s.run_blocks() * lanes), 0);  // nothing is multiplied by what is stale
+    value_scales.assign(key_scales.size(), 0);
+    keys.clear(), values.clear();
+    uint16_t* to = widened.data();
+    for (int64_t first = 0; first < num_keys; first += c.block_size, ++blocks, to += count) {
+      const int64_t here = std::min(c.block_size, num_keys - first);
+      const int64_t next = here < num_keys - first ? blocks[1] : *blocks;
+      const auto block = [&](uint8_t* p) { return reinterpret_cast<const int8_t*>(p); };
+      kernels.int8_to_bf16(block(c.key_block(*blocks, head)), block(c.key_block(next, head)),
+                           c.is_latent ? here * c.value_size : c.key_count, to);
+      std::copy_n(c.key_scales(*blocks, head), here,
+                  key_scales.data() + first / c.block_size * lanes);
+      if (!c.is_latent) {
+        kernels.int8_to_bf16(block(c.value_block(*blocks, head)),
+                             block(c.value_block(next, head)), c.value_count, to + c.key_count);
+        std::copy_n(c.value_scales(*blocks, head), here,
+                    value_scales.data() + first / c.block_size * lanes);
+      }
+      add(c, to, to + c.key_count, here);
     }
   }
 
@@ -126,7 +137,13 @@ struct Workspace {
       begin[size_t(i)] = 0;
       end[size_t(i)] = int32_t(std::clamp<int64_t>(seen, 0, s.run_keys()));
     }
-    find(s, run, std::min(2 * s.run_keys(), task->context(s) - run * s.run_keys()));
+    const int32_t* blocks =
+        s.layout.block_tables + task->request * s.layout.max_blocks + run * s.run_blocks();
+    const int64_t left = task->context(s) - run * s.run_keys();
+    if (c.is_int8)
+      widen(kernels, s, blocks, std::min(s.run_keys(), left));
+    else
+      find(s, blocks, std::min(2 * s.run_keys(), left));
     const Attention attention{
         .queries = queries.data(),
         .begin = begin.data(),
@@ -136,6 +153,8 @@ struct Workspace {
         .value_dim = s.value_size,
         .keys = keys.data(),
         .values = values.data(),
+        .key_scales = c.is_int8 ? key_scales.data() : nullptr,
+        .value_scales = c.is_int8 && !c.is_latent ? value_scales.data() : nullptr,
         .num_blocks = int64_t(keys.size()),
         .block_size = c.block_size,
         .scale = s.scale * 1.44269504f,
@@ -198,7 +217,10 @@ void Runtime::attention(const float* q, const float* k, const float* v, const Pa
                   scale,
                   out};
   for_rows(layout.num_tokens, 4 * cache.num_kv_heads * cache.dim,
-           [&](int64_t row) { write_keys(kernels_, step, row); });
+           [&](int64_t row) {
+             const int64_t first = row * cache.num_kv_heads * cache.dim;
+             write_token(kernels_, cache, layout.slots[row], k + first, v ? v + first : nullptr);
+           });
   const std::vector<Task> tasks = tasks_of(step);
 
   struct Run {

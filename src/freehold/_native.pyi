@@ -29,7 +29,13 @@ class PackedExperts:
 
 class PagedCache:
     def __init__(
-        self, num_blocks: int, block_size: int, num_kv_heads: int, dim: int, is_latent: bool
+        self,
+        num_blocks: int,
+        block_size: int,
+        num_kv_heads: int,
+        dim: int,
+        is_latent: bool,
+        is_int8: bool,
     ) -> None: ...
     @property
     def num_bytes(self) -> int: ...

@@ -10,6 +10,7 @@ from tests.ops.native_ops import ISAS, native, random
 
 from freehold.ops import BatchLayout
 from freehold.ops.reference import ReferenceOps
+from freehold.types import CacheFormat
 
 REFERENCE = ReferenceOps()
 # Softmax weights are rounded to bfloat16: each errs by at most 2^-8 of itself, and the result by as
@@ -69,9 +70,12 @@ class Paging:
         )
 
 
+BF16, INT8 = CacheFormat.BF16, CacheFormat.INT8
+
+
 class Grouped:
-    def __init__(self, heads: int, kv_heads: int, dim: int) -> None:
-        self.heads, self.kv_heads, self.dim = heads, kv_heads, dim
+    def __init__(self, heads: int, kv_heads: int, dim: int, format: CacheFormat = BF16) -> None:
+        self.heads, self.kv_heads, self.dim, self.format = heads, kv_heads, dim, format
 
     def arrays(self, n: int) -> tuple[np.ndarray, ...]:
         k, v = (
@@ -81,7 +85,8 @@ class Grouped:
         return bf16(2 * random(n, self.heads, self.dim)), bf16(k), bf16(v)
 
     def cache(self, ops, paging: Paging):
-        return ops.grouped_cache(paging.num_blocks, paging.block_size, self.kv_heads, self.dim)
+        shape = paging.num_blocks, paging.block_size, self.kv_heads, self.dim
+        return ops.grouped_cache(*shape, self.format)
 
     def attend(self, ops, arrays, cache, layout, rows=slice(None)) -> np.ndarray:
         q, k, v = arrays
@@ -93,14 +98,14 @@ class Grouped:
 
 
 class Latent:
-    def __init__(self, heads: int, dim: int, value_dim: int) -> None:
-        self.heads, self.dim, self.value_dim = heads, dim, value_dim
+    def __init__(self, heads: int, dim: int, value_dim: int, format: CacheFormat = BF16) -> None:
+        self.heads, self.dim, self.value_dim, self.format = heads, dim, value_dim, format
 
     def arrays(self, n: int) -> tuple[np.ndarray, ...]:
         return bf16(2 * random(n, self.heads, self.dim)), bf16(random(n, self.dim, seed=1))
 
     def cache(self, ops, paging: Paging):
-        return ops.latent_cache(paging.num_blocks, paging.block_size, self.dim)
+        return ops.latent_cache(paging.num_blocks, paging.block_size, self.dim, self.format)
 
     def attend(self, ops, arrays, cache, layout, rows=slice(None)) -> np.ndarray:
         q, latent = arrays
@@ -108,7 +113,7 @@ class Latent:
 
     def weighted_magnitudes(self, arrays, paging, layout) -> np.ndarray:
         q, latent = arrays  # as one key head, whose values may be another array than its keys
-        kind = Grouped(self.heads, 1, self.dim)
+        kind = Grouped(self.heads, 1, self.dim, self.format)
         arrays = q, latent[:, None], np.abs(latent[:, None])
         cache = kind.cache(REFERENCE, paging)
         return kind.attend(REFERENCE, arrays, cache, layout)[..., : self.value_dim]
@@ -122,6 +127,9 @@ KINDS = {
     "latent-4": Latent(4, 80, 64),
     "latent-16": Latent(16, 72, 56),
     "latent-20": Latent(20, 48, 32),
+    "int8-grouped-6-2-64": Grouped(6, 2, 64, INT8),
+    "int8-grouped-7-1-36": Grouped(7, 1, 36, INT8),
+    "int8-latent-20": Latent(20, 48, 32, INT8),
 }
 kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
 
@@ -212,10 +220,13 @@ def test_what_a_block_held_before_does_not_leak(ops, kind) -> None:
         assert np.array_equal(got, clean[slice(*span)])
 
 
-def test_caches_take_two_bytes_a_value() -> None:
+def test_caches_take_two_bytes_a_value_or_one_and_a_scale() -> None:
     ops = native.NativeOps(1)
     assert ops.grouped_cache(7, 16, 2, 64).num_bytes == 7 * 16 * 2 * 64 * 2 * 2
     assert ops.latent_cache(7, 16, 576).num_bytes == 7 * 16 * 576 * 2
+    for either in (ops, REFERENCE):
+        assert either.grouped_cache(7, 16, 2, 64, INT8).num_bytes == 7 * 16 * 2 * 2 * (64 + 4)
+        assert either.latent_cache(7, 16, 576, INT8).num_bytes == 7 * 16 * (576 + 4)
 
 
 @pytest.mark.parametrize(

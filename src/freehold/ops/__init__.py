@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from freehold.types import WeightFormat
+from freehold.types import CacheFormat, WeightFormat
 
 Array = Any  # np.ndarray for reference and native, torch.Tensor for torch
 Weight = Any  # an Ops' own packed form; `.shape` is (out_features, in_features)
@@ -137,10 +137,21 @@ class Ops(Protocol):
     # Attention over paged caches; both write this step's keys first, then attend causally
 
     def grouped_cache(
-        self, num_blocks: int, block_size: int, num_kv_heads: int, head_dim: int
+        self,
+        num_blocks: int,
+        block_size: int,
+        num_kv_heads: int,
+        head_dim: int,
+        format: CacheFormat = CacheFormat.BF16,
     ) -> Cache: ...
 
-    def latent_cache(self, num_blocks: int, block_size: int, latent_dim: int) -> Cache: ...
+    def latent_cache(
+        self,
+        num_blocks: int,
+        block_size: int,
+        latent_dim: int,
+        format: CacheFormat = CacheFormat.BF16,
+    ) -> Cache: ...
 
     def grouped_attention(
         self, q: Array, k: Array, v: Array, cache: Cache, layout: BatchLayout, scale: float

@@ -1,8 +1,8 @@
 """Ops over the C++ kernels of native/, chosen at run time by what the CPU can do.
 
 Weights are packed once into the kernels' layout; activations are float32 NumPy arrays; caches are
-bfloat16. Shapes and indices are checked in native/bindings. Knows no models. Read
-native/include/kernels.h next.
+bfloat16 or INT8, and attention rounds queries and softmax weights to bfloat16. Shapes and indices
+are checked in native/bindings. Knows no models. Read native/include/kernels.h next.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from freehold import _native
 from freehold.errors import ConfigError
 from freehold.ops import DEFAULT_GROUP_SIZE, BatchLayout, RoutingSpec
 from freehold.ops.quantize import int4_group_size
-from freehold.types import WeightFormat
+from freehold.types import CacheFormat, WeightFormat
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
@@ -151,12 +151,25 @@ class NativeOps:
     # Attention
 
     def grouped_cache(
-        self, num_blocks: int, block_size: int, num_kv_heads: int, head_dim: int
+        self,
+        num_blocks: int,
+        block_size: int,
+        num_kv_heads: int,
+        head_dim: int,
+        format: CacheFormat = CacheFormat.BF16,
     ) -> _native.PagedCache:
-        return _native.PagedCache(num_blocks, block_size, num_kv_heads, head_dim, False)
+        is_int8 = format is CacheFormat.INT8
+        return _native.PagedCache(num_blocks, block_size, num_kv_heads, head_dim, False, is_int8)
 
-    def latent_cache(self, num_blocks: int, block_size: int, latent_dim: int) -> _native.PagedCache:
-        return _native.PagedCache(num_blocks, block_size, 1, latent_dim, True)
+    def latent_cache(
+        self,
+        num_blocks: int,
+        block_size: int,
+        latent_dim: int,
+        format: CacheFormat = CacheFormat.BF16,
+    ) -> _native.PagedCache:
+        is_int8 = format is CacheFormat.INT8
+        return _native.PagedCache(num_blocks, block_size, 1, latent_dim, True, is_int8)
 
     def grouped_attention(
         self, q: F32, k: F32, v: F32, cache: _native.PagedCache, layout: BatchLayout, scale: float
