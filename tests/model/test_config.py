@@ -17,6 +17,7 @@ from freehold.errors import CheckpointError, UnsupportedArchitecture
 from freehold.model.config import SUPPORTED_ARCHITECTURES, ModelConfig, kv_bytes_per_token
 from freehold.model.rope import RopeTables, inverse_frequencies
 from freehold.ops.reference import ReferenceOps
+from freehold.types import CacheFormat
 
 RELEASED = Path(
     os.environ.get("FREEHOLD_DATA", Path(__file__).parents[3] / "shared" / "data")
@@ -192,7 +193,7 @@ def test_cache_bytes_of_released_shapes():
         "head_dim": 128,
     }
     assert kv_bytes_per_token(ModelConfig.from_dict(llama)) == 131072  # Llama 3.1 8B
-    assert kv_bytes_per_token(ModelConfig.from_dict(llama), bytes_per_value=4) == 262144
+    assert kv_bytes_per_token(ModelConfig.from_dict(llama), CacheFormat.INT8) == 32 * 2 * 8 * 132
 
 
 def test_rope_tables_keep_their_values_as_they_grow():

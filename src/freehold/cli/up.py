@@ -27,6 +27,7 @@ def up(
     model: Annotated[Path | None, typer.Option(help="Checkpoint directory to serve.")] = None,
     name: Annotated[str | None, typer.Option(help="Its public name.")] = None,
     quantize: Annotated[str | None, typer.Option(help="bf16, int8 or int4.")] = None,
+    kv_cache: Annotated[str | None, typer.Option(help="bf16 or int8.")] = None,
     host: Annotated[str | None, typer.Option(help="Gateway address.")] = None,
     port: Annotated[int | None, typer.Option(help="Gateway port; 0: any.")] = None,
     workers: Annotated[int | None, typer.Option(help="Workers on this machine.")] = None,
@@ -38,6 +39,7 @@ def up(
         model=model,
         name=name,
         quantize=quantize,
+        kv_cache_format=kv_cache,
         host=host,
         port=port,
         workers=workers,
@@ -116,6 +118,7 @@ def _house(settings: Settings) -> HouseSpec:
         *(*freehold, "worker", "--orchestrator", "{orchestrator}", "--port", "0"),
         *("--model", str(settings.model), "--name", settings.public_name),
         *("--quantize", settings.quantize.value, "--ops", settings.ops),
+        *("--kv-cache", settings.kv_cache_format.value),
         *("--threads", str(_threads_a_worker(settings))),
         *(("--context", str(settings.context)) if settings.context else ()),
     ]

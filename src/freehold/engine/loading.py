@@ -17,13 +17,13 @@ from freehold.model.memory import available_bytes, check_fits
 from freehold.model.tokenizer import Tokenizer
 from freehold.ops import Ops
 from freehold.ops.create import create
-from freehold.types import WeightFormat
+from freehold.types import CacheFormat, WeightFormat
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedEngine:
-    """`revision` names checkpoint and weight format: two engines of one revision give the same
-    tokens on the same instruction set."""
+    """`revision` names checkpoint, weight format, and cache format where that is not BF16: two
+    engines of one revision give the same tokens on the same instruction set."""
 
     engine: Engine
     tokenizer: Tokenizer
@@ -45,11 +45,17 @@ def load_engine(
     checkpoint = Checkpoint.open(path)
     tokenizer = Tokenizer.load(path)
     chat_template = ChatTemplate.load(path, tokenizer)
-    check_fits(path, quantize, context=config.max_model_len if config else None)
+    config = config or EngineConfig()
+    cache_format = config.kv_cache_format
+    check_fits(path, quantize, context=config.max_model_len, cache_format=cache_format)
     ops = ops or create()
-    model = build_model(checkpoint.config, checkpoint, ops=ops, quantize=quantize)
+    model = build_model(
+        checkpoint.config, checkpoint, ops=ops, quantize=quantize, cache_format=cache_format
+    )
     weight_format = (quantize or WeightFormat.BF16).value
     revision = f"{checkpoint.digest()[:16]}-{weight_format}"
+    if cache_format is not CacheFormat.BF16:
+        revision += f"-kv-{cache_format.value}"
     engine = Engine(model, tokenizer, config, revision=revision, available_bytes=available_bytes())
     return LoadedEngine(
         engine, tokenizer, chat_template, revision, model.config.architecture, weight_format

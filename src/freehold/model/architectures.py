@@ -15,7 +15,7 @@ from freehold.model.layers import Linear, WeightLoader
 from freehold.model.model import DecoderLayer, Model
 from freehold.model.weights import Shape, TensorFiles, WeightSource
 from freehold.ops import Ops
-from freehold.types import WeightFormat
+from freehold.types import CacheFormat, WeightFormat
 
 
 class Architecture(Protocol):
@@ -34,6 +34,7 @@ def build_model(
     *,
     ops: Ops,
     quantize: WeightFormat | None = None,
+    cache_format: CacheFormat = CacheFormat.BF16,
 ) -> Model:
     """Of a parsed config.json and the tensors: all checked first, then packed layer by layer.
 
@@ -53,6 +54,7 @@ def build_model(
         ],
         norm=loader.rms_norm("model.norm", config.rms_norm_eps),
         head=_load_head(config, loader),
+        cache_format=cache_format,
     )
 
 

@@ -14,6 +14,7 @@ from freehold.errors import CheckpointError, UnsupportedArchitecture
 from freehold.model.config_fields import Fields
 from freehold.model.rope import RopeConfig
 from freehold.ops import RoutingSpec
+from freehold.types import CacheFormat
 
 SUPPORTED_ARCHITECTURES = (
     "DeepseekV2ForCausalLM",
@@ -177,13 +178,14 @@ class ModelConfig:
         )
 
 
-def kv_bytes_per_token(config: ModelConfig, bytes_per_value: int = 2) -> int:
+def kv_bytes_per_token(config: ModelConfig, format: CacheFormat = CacheFormat.BF16) -> int:
     """Cache bytes one token takes in all layers together."""
     if config.mla:
-        values = config.mla.latent_dim
+        vectors, dim = 1, config.mla.latent_dim
     else:
-        values = 2 * config.num_key_value_heads * config.head_dim
-    return config.num_hidden_layers * values * bytes_per_value
+        vectors, dim = 2 * config.num_key_value_heads, config.head_dim
+    vector_bytes = dim + 4 if format is CacheFormat.INT8 else 2 * dim
+    return config.num_hidden_layers * vectors * vector_bytes
 
 
 def _architecture(values: Mapping[str, Any]) -> str:

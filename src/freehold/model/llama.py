@@ -14,6 +14,7 @@ from freehold.model.layers import Linear, RmsNorm, WeightLoader
 from freehold.model.model import DecoderLayer, Step
 from freehold.model.weights import Shape
 from freehold.ops import Array, Cache, Ops
+from freehold.types import CacheFormat
 
 
 @dataclass(slots=True)
@@ -27,8 +28,9 @@ class GroupedQueryAttention:
     q_norm: RmsNorm | None  # Qwen3
     k_norm: RmsNorm | None
 
-    def make_cache(self, num_blocks: int, block_size: int) -> Cache:
-        return self.ops.grouped_cache(num_blocks, block_size, self.num_kv_heads, self.head_dim)
+    def make_cache(self, num_blocks: int, block_size: int, format: CacheFormat) -> Cache:
+        shape = num_blocks, block_size, self.num_kv_heads, self.head_dim
+        return self.ops.grouped_cache(*shape, format)
 
     def __call__(self, x: Array, step: Step, cache: Cache) -> Array:
         n, positions = len(x), step.layout.positions
