@@ -19,6 +19,7 @@ using namespace freehold;
 
 namespace {
 
+constexpr int64_t kNoWindow = int64_t(1) << 62;
 constexpr int64_t kMaxInputs = 65536;  // 2^16 * 255 * 127 < 2^31: integer sums stay exact
 
 using Matrices = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
@@ -181,10 +182,11 @@ Layout check_layout(int64_t n, const PagedCache& cache, const In<int32_t, 1>& po
 void grouped_attention(Runtime& runtime, In<float, 3> q, In<float, 3> k, In<float, 3> v,
                        const PagedCache& cache, In<int32_t, 1> positions, In<int64_t, 1> slots,
                        In<int32_t, 1> query_starts, In<int32_t, 2> block_tables, int64_t block_size,
-                       float scale, Out<float, 3> out) {
+                       float scale, int64_t window, Out<float, 3> out) {
   const auto n = int64_t(q.shape(0)), heads = int64_t(q.shape(1));
   require(!cache.is_latent, "A latent cache needs latent_attention.");
   require(heads % cache.num_kv_heads == 0, "Query heads must be a multiple of key heads.");
+  require(window > 0, "A window holds at least one key.");
   require_shape(q, {n, heads, cache.dim}, "q");
   require_shape(k, {n, cache.num_kv_heads, cache.dim}, "k");
   require_shape(v, {n, cache.num_kv_heads, cache.dim}, "v");
@@ -193,7 +195,7 @@ void grouped_attention(Runtime& runtime, In<float, 3> q, In<float, 3> k, In<floa
       check_layout(n, cache, positions, slots, query_starts, block_tables, block_size);
   nb::gil_scoped_release release;
   runtime.attention(q.data(), k.data(), v.data(), cache, heads, cache.dim, layout, scale,
-                    out.data());
+                    window, out.data());
 }
 
 void latent_attention(Runtime& runtime, In<float, 3> q, In<float, 2> latent,
@@ -211,7 +213,7 @@ void latent_attention(Runtime& runtime, In<float, 3> q, In<float, 2> latent,
       check_layout(n, cache, positions, slots, query_starts, block_tables, block_size);
   nb::gil_scoped_release release;
   runtime.attention(q.data(), latent.data(), nullptr, cache, heads, value_dim, layout, scale,
-                    out.data());
+                    kNoWindow, out.data());
 }
 
 void route(Runtime& runtime, In<float, 2> scores, MaybeIn<float, 1> bias, int64_t num_groups,

@@ -22,6 +22,7 @@ struct Step {
   const Layout& layout;
   int64_t num_heads, group, value_dim, value_size;  // value_size: value_dim, padded
   float scale;
+  int64_t window;  // keys a row sees: itself and those before it
   float* out;
 
   int64_t run_blocks() const { return std::max<int64_t>(1, kRunKeys / cache.block_size); }
@@ -37,7 +38,13 @@ struct Task {
   }
   int64_t head(const Step& s, int64_t i) const { return kv_head * s.group + (first + i) % s.group; }
   int64_t context(const Step& s) const { return s.layout.positions[row(s, count - 1)] + 1; }
-  int64_t num_runs(const Step& s) const { return (context(s) + s.run_keys() - 1) / s.run_keys(); }
+  // Of the row of query i: the first key it sees.
+  int64_t begin(const Step& s, int64_t i) const {
+    return std::max<int64_t>(0, s.layout.positions[row(s, i)] + 1 - s.window);
+  }
+  int64_t first_run(const Step& s) const { return begin(s, 0) / s.run_keys(); }
+  int64_t end_run(const Step& s) const { return (context(s) + s.run_keys() - 1) / s.run_keys(); }
+  int64_t num_runs(const Step& s) const { return end_run(s) - first_run(s); }
 };
 
 std::vector<Task> tasks_of(const Step& s) {
@@ -134,7 +141,8 @@ struct Workspace {
     const PagedCache& c = s.cache;
     for (int64_t i = 0; i < task->count; ++i) {
       const int64_t seen = s.layout.positions[task->row(s, i)] + 1 - run * s.run_keys();
-      begin[size_t(i)] = 0;
+      const int64_t from = task->begin(s, i) - run * s.run_keys();
+      begin[size_t(i)] = int32_t(std::clamp<int64_t>(from, 0, s.run_keys()));
       end[size_t(i)] = int32_t(std::clamp<int64_t>(seen, 0, s.run_keys()));
     }
     const int32_t* blocks =
@@ -192,8 +200,8 @@ void attend_whole(const Kernels& kernels, const Step& s, const Task& t) {
   const Partial next = partial_at(memory.data() + size, t.count);
   Workspace& mine = workspace();
   mine.gather(kernels, s, t);
-  mine.attend(kernels, s, 0, total);
-  for (int64_t run = 1; run < t.num_runs(s); ++run) {
+  mine.attend(kernels, s, t.first_run(s), total);
+  for (int64_t run = t.first_run(s) + 1; run < t.end_run(s); ++run) {
     mine.attend(kernels, s, run, next);
     kernels.merge(total, next, t.count, s.value_size);
   }
@@ -204,7 +212,7 @@ void attend_whole(const Kernels& kernels, const Step& s, const Task& t) {
 
 void Runtime::attention(const float* q, const float* k, const float* v, const PagedCache& cache,
                         int64_t num_heads, int64_t value_dim, const Layout& layout, float scale,
-                        float* out) {
+                        int64_t window, float* out) {
   const Step step{q,
                   k,
                   v,
@@ -215,6 +223,7 @@ void Runtime::attention(const float* q, const float* k, const float* v, const Pa
                   value_dim,
                   round_up(value_dim, cache.is_latent ? 32 : 16),
                   scale,
+                  window,
                   out};
   for_rows(layout.num_tokens, 4 * cache.num_kv_heads * cache.dim,
            [&](int64_t row) {
@@ -244,7 +253,7 @@ void Runtime::attention(const float* q, const float* k, const float* v, const Pa
   partials.resize(size_t(floats));
   float* memory = partials.data();
   for (const Task& t : tasks)
-    for (int64_t run = 0; run < t.num_runs(step); ++run) {
+    for (int64_t run = t.first_run(step); run < t.end_run(step); ++run) {
       runs.push_back({&t, run, memory});
       memory += t.count * (step.value_size + 2);
     }

@@ -74,6 +74,7 @@ class Runtime:
         block_tables: I32,
         block_size: int,
         scale: float,
+        window: int,
         out: F32,
     ) -> None: ...
     def latent_attention(

@@ -74,8 +74,16 @@ BF16, INT8 = CacheFormat.BF16, CacheFormat.INT8
 
 
 class Grouped:
-    def __init__(self, heads: int, kv_heads: int, dim: int, format: CacheFormat = BF16) -> None:
+    def __init__(
+        self,
+        heads: int,
+        kv_heads: int,
+        dim: int,
+        format: CacheFormat = BF16,
+        window: int | None = None,
+    ) -> None:
         self.heads, self.kv_heads, self.dim, self.format = heads, kv_heads, dim, format
+        self.window = window
 
     def arrays(self, n: int) -> tuple[np.ndarray, ...]:
         k, v = (
@@ -90,7 +98,8 @@ class Grouped:
 
     def attend(self, ops, arrays, cache, layout, rows=slice(None)) -> np.ndarray:
         q, k, v = arrays
-        return ops.grouped_attention(q[rows], k[rows], v[rows], cache, layout, 0.2)
+        q, k, v = q[rows], k[rows], v[rows]
+        return ops.grouped_attention(q, k, v, cache, layout, 0.2, self.window)
 
     def weighted_magnitudes(self, arrays, paging, layout) -> np.ndarray:
         q, k, v = arrays
@@ -127,6 +136,10 @@ KINDS = {
     "latent-4": Latent(4, 80, 64),
     "latent-16": Latent(16, 72, 56),
     "latent-20": Latent(20, 48, 32),
+    "window-9-grouped-6-2-64": Grouped(6, 2, 64, window=9),
+    "window-1-grouped-7-1-40": Grouped(7, 1, 40, window=1),
+    "window-260-grouped-3-3-8": Grouped(3, 3, 8, window=260),
+    "window-33-int8-grouped-6-2-64": Grouped(6, 2, 64, INT8, window=33),
     "int8-grouped-6-2-64": Grouped(6, 2, 64, INT8),
     "int8-grouped-7-1-36": Grouped(7, 1, 36, INT8),
     "int8-latent-20": Latent(20, 48, 32, INT8),
@@ -268,3 +281,21 @@ def test_arrays_that_do_not_fit_the_cache_are_refused(ops) -> None:
         kind.attend(ops, kind.arrays(20), ops.grouped_cache(9, 8, 2, 8), layout)
     with pytest.raises(ValueError, match="head_dim must be even"):
         ops.grouped_cache(1, 16, 1, 7)
+    with pytest.raises(ValueError, match="at least one key"):
+        Grouped(4, 2, 8, window=0).attend(ops, kind.arrays(20), cache, layout)
+
+
+def test_a_token_sees_the_keys_of_its_window_and_no_others() -> None:
+    paging, kind = Paging([40], 16), Grouped(4, 2, 8, window=7)
+    q, k, v = kind.arrays(40)
+    changed = k.copy(), v.copy()
+    for array in changed:
+        array[:33] = 5  # of 33 … 39, the window of the last token, nothing
+    last = [
+        kind.attend(REFERENCE, (q, *kv), kind.cache(REFERENCE, paging), paging.whole())[-1]
+        for kv in ((k, v), changed)
+    ]
+    assert np.array_equal(*last)
+    k[33] = 5  # and its first key is seen
+    seen = kind.attend(REFERENCE, (q, k, v), kind.cache(REFERENCE, paging), paging.whole())[-1]
+    assert not np.array_equal(seen, last[0])

@@ -154,10 +154,18 @@ class Ops(Protocol):
     ) -> Cache: ...
 
     def grouped_attention(
-        self, q: Array, k: Array, v: Array, cache: Cache, layout: BatchLayout, scale: float
+        self,
+        q: Array,
+        k: Array,
+        v: Array,
+        cache: Cache,
+        layout: BatchLayout,
+        scale: float,
+        window: int | None = None,
     ) -> Array:
         """q [n, num_heads, head_dim], k and v [n, num_kv_heads, head_dim] → [n, num_heads,
-        head_dim]. v may have a smaller last axis than k only if the cache was made for it."""
+        head_dim]. v may have a smaller last axis than k only if the cache was made for it. With a
+        window, a token sees that many keys, its own the last."""
         ...
 
     def latent_attention(

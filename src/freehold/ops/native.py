@@ -31,6 +31,7 @@ _FORMATS = {
     WeightFormat.INT8: 2,
     WeightFormat.INT4: 3,
 }
+NO_WINDOW = 1 << 62
 _DTYPES = {np.dtype(np.float32): 0, np.dtype(ml_dtypes.bfloat16): 1, np.dtype(np.float16): 2}
 
 
@@ -172,11 +173,19 @@ class NativeOps:
         return _native.PagedCache(num_blocks, block_size, 1, latent_dim, True, is_int8)
 
     def grouped_attention(
-        self, q: F32, k: F32, v: F32, cache: _native.PagedCache, layout: BatchLayout, scale: float
+        self,
+        q: F32,
+        k: F32,
+        v: F32,
+        cache: _native.PagedCache,
+        layout: BatchLayout,
+        scale: float,
+        window: int | None = None,
     ) -> F32:
         out = np.empty(q.shape, np.float32)
         q, k, v = np.ascontiguousarray(q), np.ascontiguousarray(k), np.ascontiguousarray(v)
-        self._native.grouped_attention(q, k, v, cache, *_layout(layout), scale, out)
+        width = NO_WINDOW if window is None else window
+        self._native.grouped_attention(q, k, v, cache, *_layout(layout), scale, width, out)
         return out
 
     def latent_attention(

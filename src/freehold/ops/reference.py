@@ -164,7 +164,14 @@ class ReferenceOps:
         return LatentCache(Slots((num_blocks * block_size, latent_dim), format))
 
     def grouped_attention(
-        self, q: F32, k: F32, v: F32, cache: GroupedCache, layout: BatchLayout, scale: float
+        self,
+        q: F32,
+        k: F32,
+        v: F32,
+        cache: GroupedCache,
+        layout: BatchLayout,
+        scale: float,
+        window: int | None = None,
     ) -> F32:
         num_heads, num_kv_heads = q.shape[1], k.shape[1]
         group = num_heads // num_kv_heads  # query heads that share a key head
@@ -175,9 +182,10 @@ class ReferenceOps:
             keys = np.ascontiguousarray(cache.keys.read(slots).transpose(1, 0, 2))  # [kv, ctx, dim]
             values = np.ascontiguousarray(cache.values.read(slots).transpose(1, 0, 2))
             for row in rows:
-                seen = int(layout.positions[row]) + 1
+                end = int(layout.positions[row]) + 1
+                seen = slice(0 if window is None else max(0, end - window), end)
                 queries = q[row].reshape(num_kv_heads, group, -1)
-                mixed = _attend(queries, keys[:, :seen], values[:, :seen], scale)
+                mixed = _attend(queries, keys[:, seen], values[:, seen], scale)
                 out[row] = mixed.reshape(num_heads, -1)
         return out
 
