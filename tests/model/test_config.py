@@ -97,8 +97,10 @@ def test_both_spellings_of_rope_mean_the_same():
 REFUSED = [
     (tiny.LLAMA, {"hidden_act": "gelu"}, "hidden_act"),
     (tiny.LLAMA, {"sliding_window": 4096}, "sliding_window"),
-    (tiny.QWEN2, {"use_sliding_window": True}, "sliding_window"),
+    (tiny.QWEN2, {"use_sliding_window": True, "sliding_window": 0}, "sliding_window"),
     (tiny.QWEN3, {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
+    (tiny.QWEN3, {"layer_types": ["sliding_attention"] * 3}, "sliding_window"),
+    (tiny.LLAMA, {"layer_types": ["sliding_attention"] * 3}, "layer_types"),
     (tiny.QWEN3, {"layer_types": "full_attention"}, "layer_types"),
     (tiny.LLAMA, {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
     (tiny.LLAMA, {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_scaling.type"),

@@ -27,6 +27,7 @@ class GroupedQueryAttention:
     output: Linear
     q_norm: RmsNorm | None  # Qwen3
     k_norm: RmsNorm | None
+    window: int | None
 
     def make_cache(self, num_blocks: int, block_size: int, format: CacheFormat) -> Cache:
         shape = num_blocks, block_size, self.num_kv_heads, self.head_dim
@@ -44,7 +45,7 @@ class GroupedQueryAttention:
         q = self.ops.rope(q, positions, step.cos, step.sin)
         k = self.ops.rope(k, positions, step.cos, step.sin)
         scale = self.head_dim**-0.5
-        mixed = self.ops.grouped_attention(q, k, v, cache, step.layout, scale)
+        mixed = self.ops.grouped_attention(q, k, v, cache, step.layout, scale, self.window)
         return self.output(mixed.reshape(n, q_size))
 
 
@@ -85,6 +86,7 @@ def load_layer(config: ModelConfig, loader: WeightLoader, layer: int) -> Decoder
             output=loader.linear(Role.ATTENTION, f"{attention}.o_proj"),
             q_norm=loader.rms_norm(f"{attention}.q_norm", eps) if has_norms else None,
             k_norm=loader.rms_norm(f"{attention}.k_norm", eps) if has_norms else None,
+            window=config.windows[layer],
         ),
         post_attention_norm=loader.rms_norm(f"{prefix}.post_attention_layernorm", eps),
         mlp=loader.gated_mlp(f"{prefix}.mlp"),
