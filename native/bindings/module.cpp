@@ -19,6 +19,8 @@ using namespace freehold;
 
 namespace {
 
+constexpr int64_t kNoWindow = int64_t(1) << 62;
+
 using Matrices = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
 
 std::unique_ptr<PackedWeight> pack(Runtime& runtime, Matrices tensor, int dtype, int format,
@@ -189,10 +191,11 @@ Layout check_layout(int64_t n, const PagedCache& cache, const In<int32_t, 1>& po
 void grouped_attention(Runtime& runtime, In<float, 3> q, In<float, 3> k, In<float, 3> v,
                        const PagedCache& cache, In<int32_t, 1> positions, In<int64_t, 1> slots,
                        In<int32_t, 1> query_starts, In<int32_t, 2> block_tables, int64_t block_size,
-                       float scale, Out<float, 3> out) {
+                       float scale, int64_t window, Out<float, 3> out) {
   const auto n = int64_t(q.shape(0)), heads = int64_t(q.shape(1));
   require(!cache.is_latent, "A latent cache needs latent_attention.");
   require(heads % cache.num_kv_heads == 0, "Query heads must be a multiple of key heads.");
+  require(window > 0, "A window holds at least one key.");
   require_shape(q, {n, heads, cache.dim}, "q");
   require_shape(k, {n, cache.num_kv_heads, cache.dim}, "k");
   require_shape(v, {n, cache.num_kv_heads, cache.dim}, "v");
@@ -201,7 +204,7 @@ void grouped_attention(Runtime& runtime, In<float, 3> q, In<float, 3> k, In<floa
       check_layout(n, cache, positions, slots, query_starts, block_tables, block_size);
   nb::gil_scoped_release release;
   runtime.attention(q.data(), k.data(), v.data(), cache, heads, cache.dim, layout, scale,
-                    out.data());
+                    window, out.data());
 }
 
 void latent_attention(Runtime& runtime, In<float, 3> q, In<float, 2> latent,
@@ -219,7 +222,7 @@ void latent_attention(Runtime& runtime, In<float, 3> q, In<float, 2> latent,
       check_layout(n, cache, positions, slots, query_starts, block_tables, block_size);
   nb::gil_scoped_release release;
   runtime.attention(q.data(), latent.data(), nullptr, cache, heads, value_dim, layout, scale,
-                    out.data());
+                    kNoWindow, out.data());
 }
 
 void route(Runtime& runtime, In<float, 2> scores, MaybeIn<float, 1> bias, int64_t num_groups,
@@ -328,11 +331,12 @@ NB_MODULE(_native, m) {
   nb::class_<PagedCache>(m, "PagedCache")
       .def("__init__",
            [](PagedCache* self, int64_t num_blocks, int64_t block_size, int64_t num_kv_heads,
-              int64_t dim, bool is_latent) {
+              int64_t dim, bool is_latent, bool is_int8) {
              require(num_blocks >= 0 && block_size > 0 && num_kv_heads > 0 && dim > 0,
                      "A cache has blocks, keys in them, heads and dimensions.");
              require(is_latent || dim % 2 == 0, "head_dim must be even.");
-             new (self) PagedCache(num_blocks, block_size, num_kv_heads, dim, is_latent);
+             new (self)
+                 PagedCache(num_blocks, block_size, num_kv_heads, dim, is_latent, is_int8);
            })
       .def_prop_ro("num_bytes", &PagedCache::num_bytes)
       .def("memory", &cache_memory);

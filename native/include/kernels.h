@@ -10,7 +10,6 @@ enum class Format : int { kFloat32 = 0, kBf16 = 1, kInt8 = 2, kInt4 = 3 };
 
 constexpr int kPanel = 16;          // output columns that share a vector
 constexpr int kRowBlock = 8;        // activation rows that lie interleaved
-constexpr int kQueryBlock = 8;      // queries of grouped attention that do
 constexpr int kKeyPanel = 16;       // keys of a grouped cache that share a vector
 constexpr int kLatentQueries = 16;  // queries that share a vector in latent attention
 
@@ -77,21 +76,23 @@ struct BlockTarget {
 // Attention of some queries over one run of keys: a stretch of the context that begins and ends at
 // the same positions whoever asks, so that its result is the same alone and in a batch.
 struct Attention {
-  // Grouped: blocks of 8 queries, [block][dim][queries in block]. Latent: [dim][16].
-  const float* queries;
-  const int32_t* visible;  // [num_queries], ascending: how many keys of this run each may see
+  // bfloat16. Grouped: [num_queries][dim]. Latent: [block of 16 queries][dim / 2][16][2].
+  const uint16_t* queries;
+  const int32_t *begin, *end;  // [num_queries], ascending: which keys of this run each sees
   int64_t num_queries, dim;
-  int64_t value_dim;                 // a multiple of 16
-  const uint16_t *keys, *values;     // of block 0 and this key head; layouts in paged_cache.h
-  int64_t key_stride, value_stride;  // between blocks
-  const int32_t* blocks;             // of this run
-  int64_t block_size, latent_size;   // values a latent takes in the cache
-  float scale;
-  float* scratch;  // num_queries * padded keys of the run, and 8 * dim
+  int64_t value_dim;             // a multiple of 16; of latents: of 32
+  const uint16_t* const* keys;    // grouped: of each block; latent: of each key
+  const uint16_t* const* values;  // grouped: of each block. Layouts in paged_cache.h
+  // What each key and value is to be multiplied by; nullptr: 1. Grouped: of blocks padded to panels;
+  // latent: key_scales are of both.
+  const float *key_scales, *value_scales;
+  int64_t num_blocks, block_size;  // num_blocks: this run's and the next one's, to be fetched
+  float scale;                     // of scores, times log2 of e
+  float* scratch;  // scores: queries, rounded up to 16, times the run's padded keys
 };
 
-// Softmax over a run: of each query its greatest score, the sum of e^(score - greatest), and the
-// values mixed by that. A sum of 0: the query sees nothing of the run.
+// Softmax over a run: of each query its greatest score (as a power of two), the sum of
+// 2^(score - greatest), and the values mixed by that. A sum of 0: the query sees nothing of the run.
 struct Partial {
   float *greatest, *sum, *mix;  // [num_queries], [num_queries], [num_queries][value_dim]
 };
@@ -113,6 +114,9 @@ struct Kernels {
   void (*rope)(const float* x, const float* cos, const float* sin, int64_t num_heads, int64_t dim,
                bool interleaved, float* y);
   void (*to_bf16)(const float* x, int64_t n, uint16_t* y);
+  // n, a multiple of 16, small integers as bfloat16, which holds them exactly; fetches as many bytes
+  // at `ahead`.
+  void (*int8_to_bf16)(const int8_t* x, const int8_t* ahead, int64_t n, uint16_t* y);
   void (*grouped_attention)(const Attention&, const Partial&);
   void (*latent_attention)(const Attention&, const Partial&);
   // Folds `next` into `total`, in this order and no other.

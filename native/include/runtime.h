@@ -55,10 +55,10 @@ class Runtime {
             int64_t num_heads, int64_t dim, bool interleaved, float* y);
 
   // q [n, num_heads, dim], k and v [n, num_kv_heads, dim] (v: nullptr for a latent cache) → out
-  // [n, num_heads, value_dim].
+  // [n, num_heads, value_dim]. A row sees `window` keys, its own the last.
   void attention(const float* q, const float* k, const float* v, const PagedCache& cache,
                  int64_t num_heads, int64_t value_dim, const Layout& layout, float scale,
-                 float* out);
+                 int64_t window, float* out);
 
   void sample(const float* logits, int64_t m, int64_t vocab, const Sampling* how, int32_t* ids);
   void logprobs(const float* logits, int64_t m, int64_t vocab, const int64_t* tokens,

@@ -50,8 +50,8 @@ inline float bf16_to_float(uint32_t bits) {
 inline uint16_t float_to_bf16(float f) {
   uint32_t bits;
   std::memcpy(&bits, &f, 4);
-  if ((bits & 0x7fffffff) > 0x7f800000) return uint16_t((bits >> 16) | 0x40);
-  return uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+  const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;  // no branch: to vectorise
+  return uint16_t((bits & 0x7fffffff) > 0x7f800000 ? (bits >> 16) | 0x40 : rounded);
 }
 
 // e^x: 2^n times a degree-6 polynomial on [-ln2/2, ln2/2] (Cephes expf), relative error < 2e-7;
@@ -76,6 +76,26 @@ inline F32 exp(F32 x) {
 inline F32 silu_times(F32 gate, F32 up) {
   const F32 zero = splat(0), e = exp(zero - magnitude(gate));
   return (max(gate, zero) + min(gate, zero) * e) / (splat(1) + e) * up;
+}
+
+// 2^x for x <= 0: 2^n times a minimax polynomial on [-1/2, 1/2], relative error < 2e-7; 2^0 is 1,
+// and 2^x exactly 0 below -126.5 and for a NaN.
+inline F32 exp2_negative(F32 x) {
+  const F32 clamped = max(x, splat(-127.0f));  // where power_of_two gives 0
+  const I32 n = to_int(clamped);
+  const F32 r = clamped - to_float(n);
+  F32 p = splat(1.3264727e-3f);
+  p = fma(p, r, splat(9.6715128e-3f));
+  p = fma(p, r, splat(5.5507337e-2f));
+  p = fma(p, r, splat(2.4022242e-1f));
+  p = fma(p, r, splat(6.9314698e-1f));
+  return fma(p, r, splat(1.0f)) * power_of_two(n);
+}
+
+inline uint32_t load_pair(const uint16_t* p) {  // two bfloat16 side by side
+  uint32_t pair;
+  std::memcpy(&pair, p, 4);
+  return pair;
 }
 
 }  // namespace freehold::ISA

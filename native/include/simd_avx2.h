@@ -73,6 +73,11 @@ inline void store_int8(int8_t* p, I32 v) {
                                                 _mm256_extracti128_si256(words, 1)));
 }
 
+inline F32 load_int8(const int8_t* p) {
+  const __m128i v = _mm_loadu_si128((const __m128i*)p);
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(v)),
+          _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(v, 8)))};
+}
 inline __m256 half_bf16(const uint16_t* p) {
   return (__m256)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16);
 }
@@ -83,6 +88,43 @@ inline F32 even_bf16(Bytes pairs) {
 inline F32 odd_bf16(Bytes pairs) {
   const __m256i mask = _mm256_set1_epi32(int(0xffff0000u));
   return {(__m256)_mm256_and_si256(pairs.lo, mask), (__m256)_mm256_and_si256(pairs.hi, mask)};
+}
+inline Bytes low_bf16(Bytes pairs) {
+  const __m256i mask = _mm256_set1_epi32(0xffff);
+  return {_mm256_and_si256(pairs.lo, mask), _mm256_and_si256(pairs.hi, mask)};
+}
+inline __m256i half_round_bf16(__m256 v) {
+  const __m256i bits = (__m256i)v;
+  const __m256i is_odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i up = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), is_odd);
+  return _mm256_and_si256(up, _mm256_set1_epi32(int(0xffff0000u)));
+}
+// To the nearest bfloat16, ties to even, still as floats; not for NaN.
+inline F32 round_bf16(F32 v) {
+  return {(__m256)half_round_bf16(v.lo), (__m256)half_round_bf16(v.hi)};
+}
+inline void store_bf16(uint16_t* p, F32 v) {  // rounded in the same way
+  const F32 rounded = round_bf16(v);
+  const __m256i lo = _mm256_srli_epi32((__m256i)rounded.lo, 16);
+  const __m256i hi = _mm256_srli_epi32((__m256i)rounded.hi, 16);
+  _mm256_storeu_si256((__m256i*)p, _mm256_permute4x64_epi64(_mm256_packus_epi32(lo, hi), 0xd8));
+}
+inline Bytes round_to_bf16(F32 first, F32 second) {  // side by side
+  uint16_t both[32];
+  store_bf16(both, first), store_bf16(both + 16, second);
+  return load_bytes(both);
+}
+inline Bytes join_bf16(F32 even, F32 odd) {  // both rounded
+  return {_mm256_or_si256(_mm256_srli_epi32((__m256i)even.lo, 16), (__m256i)odd.lo),
+          _mm256_or_si256(_mm256_srli_epi32((__m256i)even.hi, 16), (__m256i)odd.hi)};
+}
+// Of rows a and b of 32 bfloat16 values, the pairs (a[i], b[i]): the first 16 and the others.
+inline Bytes half_interleave_bf16(__m256i a, __m256i b) {
+  const __m256i low = _mm256_unpacklo_epi16(a, b), high = _mm256_unpackhi_epi16(a, b);
+  return {_mm256_permute2x128_si256(low, high, 0x20), _mm256_permute2x128_si256(low, high, 0x31)};
+}
+inline void interleave_bf16(Bytes a, Bytes b, Bytes& first, Bytes& second) {
+  first = half_interleave_bf16(a.lo, b.lo), second = half_interleave_bf16(a.hi, b.hi);
 }
 inline F32 load_f16(const uint16_t* p) {
   return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)),

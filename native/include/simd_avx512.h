@@ -33,12 +33,51 @@ inline void store_int8(int8_t* p, I32 v) {
   _mm_storeu_si128((__m128i*)p, _mm512_cvtsepi32_epi8((__m512i)v));
 }
 
+inline F32 load_int8(const int8_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
+}
 inline F32 load_bf16(const uint16_t* p) {
   return (F32)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16);
 }
 inline F32 even_bf16(Bytes pairs) { return (F32)_mm512_slli_epi32(pairs, 16); }
 inline F32 odd_bf16(Bytes pairs) {
   return (F32)_mm512_and_si512(pairs, _mm512_set1_epi32(int(0xffff0000u)));
+}
+inline Bytes low_bf16(Bytes pairs) { return _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff)); }
+// To the nearest bfloat16, ties to even, still as floats; not for NaN.
+inline F32 round_bf16(F32 v) {
+  const __m512i bits = (__m512i)v;
+  const __m512i is_odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i up = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), is_odd);
+  return (F32)_mm512_and_si512(up, _mm512_set1_epi32(int(0xffff0000u)));
+}
+inline void store_bf16(uint16_t* p, F32 v) {  // rounded in the same way
+#if defined(ISA_HAS_BF16)
+  _mm256_storeu_si256((__m256i*)p, (__m256i)_mm512_cvtneps_pbh(v));
+#else
+  const __m512i high = _mm512_srli_epi32((__m512i)round_bf16(v), 16);
+  _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(high));
+#endif
+}
+inline Bytes round_to_bf16(F32 first, F32 second) {  // side by side
+#if defined(ISA_HAS_BF16)
+  return (Bytes)_mm512_cvtne2ps_pbh(second, first);
+#else
+  uint16_t both[32];
+  store_bf16(both, first), store_bf16(both + 16, second);
+  return load_bytes(both);
+#endif
+}
+inline Bytes join_bf16(F32 even, F32 odd) {  // both rounded
+  return _mm512_or_si512(_mm512_srli_epi32((__m512i)even, 16), (__m512i)odd);
+}
+// Of rows a and b of 32 bfloat16 values, the pairs (a[i], b[i]): the first 16 and the others.
+inline void interleave_bf16(Bytes a, Bytes b, Bytes& first, Bytes& second) {
+  const __m512i low = _mm512_unpacklo_epi16(a, b), high = _mm512_unpackhi_epi16(a, b);
+  const __m512i indices = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
+  const __m512i others = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+  first = _mm512_permutex2var_epi64(low, indices, high);
+  second = _mm512_permutex2var_epi64(low, others, high);
 }
 inline F32 load_f16(const uint16_t* p) {
   return _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256((const __m256i*)p));

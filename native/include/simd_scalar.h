@@ -43,6 +43,11 @@ inline void store_int8(int8_t* p, I32 v) {
   for (int i = 0; i < 16; ++i) p[i] = int8_t(v[i] > 127 ? 127 : v[i] < -128 ? -128 : v[i]);
 }
 
+inline F32 load_int8(const int8_t* p) {
+  F32 v;
+  for (int i = 0; i < 16; ++i) v[i] = float(p[i]);
+  return v;
+}
 inline F32 load_bf16(const uint16_t* p) {
   Words v;
   for (int i = 0; i < 16; ++i) v[i] = uint32_t(p[i]) << 16;
@@ -50,6 +55,31 @@ inline F32 load_bf16(const uint16_t* p) {
 }
 inline F32 even_bf16(Bytes pairs) { return (F32)((Words)pairs << 16); }
 inline F32 odd_bf16(Bytes pairs) { return (F32)((Words)pairs & 0xffff0000u); }
+inline Bytes low_bf16(Bytes pairs) { return (Bytes)((Words)pairs & 0xffffu); }
+// To the nearest bfloat16, ties to even, still as floats; not for NaN.
+inline F32 round_bf16(F32 v) {
+  const Words bits = (Words)v;
+  return (F32)((bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u);
+}
+inline void store_bf16(uint16_t* p, F32 v) {  // rounded in the same way
+  const Words bits = (Words)round_bf16(v) >> 16;
+  for (int i = 0; i < 16; ++i) p[i] = uint16_t(bits[i]);
+}
+inline Bytes round_to_bf16(F32 first, F32 second) {  // side by side
+  uint16_t both[32];
+  store_bf16(both, first), store_bf16(both + 16, second);
+  return load_bytes(both);
+}
+inline Bytes join_bf16(F32 even, F32 odd) {  // both rounded
+  return (Bytes)(((Words)even >> 16) | (Words)odd);
+}
+// Of rows a and b of 32 bfloat16 values, the pairs (a[i], b[i]): the first 16 and the others.
+inline void interleave_bf16(Bytes a, Bytes b, Bytes& first, Bytes& second) {
+  uint16_t rows[2][32], pairs[64];
+  std::memcpy(rows[0], &a, 64), std::memcpy(rows[1], &b, 64);
+  for (int i = 0; i < 64; ++i) pairs[i] = rows[i % 2][i / 2];
+  std::memcpy(&first, pairs, 64), std::memcpy(&second, pairs + 32, 64);
+}
 inline F32 load_f16(const uint16_t* p) {  // scales: not negative
   F32 v;
   for (int i = 0; i < 16; ++i) {

@@ -1,103 +1,181 @@
-// Attention of queries that share a key head. Sixteen keys lie side by side in the cache, so a
-// vector of scores needs no reduction; each key vector is read once for up to eight queries.
+// Attention of queries that share a key head. A vector holds two components of sixteen keys, or of
+// sixteen columns of two keys: bfloat16 products meet in their lane, and no sum needs a reduction.
 
 #include "attention.h"
 
 namespace freehold::ISA {
 namespace {
 
-struct Scoring {
+// The keys [begin, end) of a run that a tile of queries sees, in panels: each block of the cache
+// fills whole panels, so a score's place is its block's first panel and its offset there.
+struct Span {
   const Attention& t;
-  int64_t panels_a_block, num_panels, stride;  // stride: of a query's scores
+  int64_t begin, end;
+  int64_t panels_a_block = (t.block_size + kKeyPanel - 1) / kKeyPanel;
+
+  int64_t panel(int64_t key) const {
+    return key / t.block_size * panels_a_block + key % t.block_size / kKeyPanel;
+  }
+  int64_t first_panel() const { return panel(begin); }
+  int64_t end_panel() const { return panel(end - 1) + 1; }
+  int64_t stride() const { return end_panel() * kKeyPanel; }  // of a query's scores
+
   const uint16_t* keys(int64_t panel) const {
-    return t.keys + t.blocks[panel / panels_a_block] * t.key_stride +
-           panel % panels_a_block * t.dim * kKeyPanel;
+    return t.keys[panel / panels_a_block] + panel % panels_a_block * t.dim * kKeyPanel;
   }
   const uint16_t* values(int64_t panel) const {
-    return t.values + t.blocks[panel / panels_a_block] * t.value_stride +
-           panel % panels_a_block * t.value_dim * kKeyPanel;
+    return t.values[panel / panels_a_block] + panel % panels_a_block * t.value_dim * kKeyPanel;
   }
 };
 
-// Scores of R queries against P panels of keys. Meanwhile the panels after them are fetched, and
-// these keys' values, which are as many: mixing will want them.
-template <int R, int P>
-void score_tile(const Scoring& s, int64_t query, int64_t lanes, int64_t lane, int64_t panel) {
-  const float* q = s.t.queries + query * s.t.dim + lane;
-  const uint16_t *keys[P], *ahead[P], *values[P];
+// Scores of R queries against P panels of keys. The first queries to see a run fetch what comes
+// next, at the pace they read: further keys, then values.
+template <int R, int P, bool kFetches>
+void score_tile(const Span& s, const uint16_t* queries, int64_t panel) {
+  const uint16_t *keys[P], *ahead[P];
   F32 total[P][R];
   for (int p = 0; p < P; ++p) {
-    const int64_t next = panel + P + p < s.num_panels ? panel + P + p : panel;
-    keys[p] = s.keys(panel + p), ahead[p] = s.keys(next), values[p] = s.values(panel + p);
+    keys[p] = s.keys(panel + p);
+    const int64_t next = panel + P + p, beyond = next - s.end_panel();
+    ahead[p] = beyond < 0 ? s.keys(next) : s.values(s.first_panel() + beyond);
     for (int r = 0; r < R; ++r) total[p][r] = splat(0);
   }
-  for (int64_t d = 0; d < s.t.dim; d += 2, q += 2 * lanes)
+  for (int64_t d = 0; d < s.t.dim; d += 2) {
+    Bytes pairs[P];
     for (int p = 0; p < P; ++p) {
-      const Bytes pairs = load_bytes(keys[p] + d * kKeyPanel);
-      __builtin_prefetch(ahead[p] + d * kKeyPanel);
-      __builtin_prefetch(values[p] + d * kKeyPanel, 0, 2);
-      const F32 even = even_bf16(pairs), odd = odd_bf16(pairs);
-      for (int r = 0; r < R; ++r) total[p][r] = fma(even, splat(q[r]), total[p][r]);
-      for (int r = 0; r < R; ++r) total[p][r] = fma(odd, splat(q[lanes + r]), total[p][r]);
+      pairs[p] = load_bytes(keys[p] + d * kKeyPanel);
+      if constexpr (kFetches) __builtin_prefetch(ahead[p] + d * kKeyPanel);
     }
-  const F32 scale = splat(s.t.scale);
-  for (int p = 0; p < P; ++p)
+    for (int r = 0; r < R; ++r) {
+      const uint32_t q = load_pair(queries + r * s.t.dim + d);
+      for (int p = 0; p < P; ++p) total[p][r] = dot_bf16(total[p][r], pairs[p], q);
+    }
+  }
+  for (int p = 0; p < P; ++p) {
+    F32 scale = splat(s.t.scale);
+    if (s.t.key_scales) scale = scale * load(s.t.key_scales + (panel + p) * kKeyPanel);
     for (int r = 0; r < R; ++r)
-      store(s.t.scratch + (query + lane + r) * s.stride + (panel + p) * kKeyPanel,
-            total[p][r] * scale);
-}
-
-void score_block(const Scoring& s, int64_t query, int64_t lanes, int64_t num_panels) {
-  for_rows_of_block(lanes, [&]<int R>(int64_t lane) {
-    constexpr int P = kHas32Registers && R <= 4 ? 2 : 1;
-    int64_t panel = 0;
-    for (; panel + P <= num_panels; panel += P) score_tile<R, P>(s, query, lanes, lane, panel);
-    for (; panel < num_panels; ++panel) score_tile<R, 1>(s, query, lanes, lane, panel);
-  });
-}
-
-// One query's scores become weights; keys it does not see, and the padding of blocks, weigh 0.
-void softmax(const Scoring& s, int64_t query, const Partial& out) {
-  float* scores = s.t.scratch + query * s.stride;
-  int64_t end = 0;
-  for (int64_t left = s.t.visible[query]; left > 0; left -= s.t.block_size) {
-    const int64_t valid = left < s.t.block_size ? left : s.t.block_size;
-    for (int64_t i = valid; i % kKeyPanel; ++i) scores[end + i] = -__builtin_inff();
-    end += (valid + kKeyPanel - 1) / kKeyPanel * kKeyPanel;
+      store(s.t.scratch + r * s.stride() + (panel + p) * kKeyPanel, total[p][r] * scale);
   }
+}
+
+template <int R, int P, bool kFetches>
+void score_panels(const Span& s, const uint16_t* queries, int64_t panel, int64_t end) {
+  for (; panel + P <= end; panel += P) score_tile<R, P, kFetches>(s, queries, panel);
+  if constexpr (P > 1)
+    if (panel < end) score_panels<R, P / 2, kFetches>(s, queries, panel, end);
+}
+
+// Scores outside [begin, end), and of the padding of blocks, become -infinity.
+void mask(const Span& s, float* scores, int64_t begin, int64_t end) {
+  const int64_t size = s.t.block_size;
+  if (begin <= s.begin && end >= s.end && size % kKeyPanel == 0 && begin % kKeyPanel == 0 &&
+      end % kKeyPanel == 0)
+    return;
+  for (int64_t panel = s.first_panel(); panel < s.end_panel(); ++panel) {
+    const int64_t offset = panel % s.panels_a_block * kKeyPanel;
+    const int64_t key = panel / s.panels_a_block * size + offset;  // of the panel's first lane
+    const int64_t in_block = size - offset < kKeyPanel ? size - offset : kKeyPanel;
+    if (in_block == kKeyPanel && key >= begin && key + kKeyPanel <= end) continue;
+    for (int64_t i = 0; i < kKeyPanel; ++i)
+      if (i >= in_block || key + i < begin || key + i >= end)
+        scores[panel * kKeyPanel + i] = -__builtin_inff();
+  }
+}
+
+// One query's scores become bfloat16 weights, in the same place, times the scales of values.
+void softmax(const Span& s, float* scores, float* greatest_score, float* weight_sum) {
+  const int64_t begin = s.first_panel() * kKeyPanel, end = s.stride();
+  auto* weights = reinterpret_cast<uint16_t*>(scores);
+  const float* scales = s.t.value_scales;
   F32 best = splat(-__builtin_inff());
-  for (int64_t i = 0; i < end; i += 16) best = max(load(scores + i), best);
-  const float top = greatest(best);
+  for (int64_t i = begin; i < end; i += 16) best = max(load(scores + i), best);
+  *greatest_score = greatest(best);
+  const F32 top = splat(*greatest_score);
   F32 total = splat(0);
-  for (int64_t i = 0; i < end; i += 16) {
-    const F32 weight = exp(load(scores + i) - splat(top));
-    store(scores + i, weight);
+  for (int64_t i = begin; i < end; i += 16) {
+    const F32 weight = exp2_negative(load(scores + i) - top);
     total = total + weight;
+    store_bf16(weights + i, scales ? weight * load(scales + i) : weight);
   }
-  out.greatest[query] = top;
-  out.sum[query] = sum(total);
+  *weight_sum = sum(total);
+}
+
+// What a tile of C columns reads after its values of `block`.
+template <int C>
+const uint16_t* after(const Span& s, int64_t block, int64_t column) {
+  const int64_t size = s.t.block_size;
+  if ((block + 1) * size < s.end) return s.t.values[block + 1] + 2 * column;
+  if (column + 16 * C < s.t.value_dim) return s.t.values[s.begin / size] + 2 * (column + 16 * C);
+  return s.t.keys[block + 1 < s.t.num_blocks ? block + 1 : block];
+}
+
+// C vectors of R queries' mixed values.
+template <int R, int C, bool kFetches>
+void mix_tile(const Span& s, int64_t column, float* mix) {
+  const Attention& t = s.t;
+  const auto* weights = reinterpret_cast<const uint16_t*>(t.scratch);
+  const int64_t stride = 2 * s.stride(), step = 2 * t.value_dim, size = t.block_size;
+  F32 total[R][C];
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < C; ++c) total[r][c] = splat(0);
+  const auto add = [&](const uint16_t* values, const uint16_t* w, auto keep) {
+    Bytes pairs[C];
+    for (int c = 0; c < C; ++c) pairs[c] = keep(load_bytes(values + 32 * c));
+    for (int r = 0; r < R; ++r) {
+      const uint32_t both = load_pair(w + r * stride);
+      for (int c = 0; c < C; ++c) total[r][c] = dot_bf16(total[r][c], pairs[c], both);
+    }
+  };
+  for (int64_t block = s.begin / size; block * size < s.end; ++block) {
+    const int64_t first = block * size, from = s.begin > first ? (s.begin - first) / 2 * 2 : 0,
+                  to = s.end - first < size ? s.end - first : size;
+    const uint16_t* w = weights + block * s.panels_a_block * kKeyPanel + from;
+    const uint16_t* values = t.values[block] + from * t.value_dim + 2 * column;
+    const uint16_t* ahead = after<C>(s, block, column);
+    int64_t i = from;
+    for (; i + 2 <= to; i += 2, values += step, ahead += step, w += 2) {
+      if constexpr (kFetches)
+        for (int c = 0; c < C; ++c) __builtin_prefetch(ahead + 32 * c);
+      add(values, w, [](Bytes v) { return v; });
+    }
+    if (i < to) add(values, w, low_bf16);  // its other half may be anything
+  }
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < C; ++c) store(mix + r * t.value_dim + column + 16 * c, total[r][c]);
+}
+
+template <int R, int C, bool kFetches>
+void mix_columns(const Span& s, int64_t column, float* mix) {
+  for (; column + 16 * C <= s.t.value_dim; column += 16 * C)
+    mix_tile<R, C, kFetches>(s, column, mix);
+  if constexpr (C > 1)
+    if (column < s.t.value_dim) mix_columns<R, C / 2, kFetches>(s, column, mix);
+}
+
+// R queries against the whole run.
+template <int R, bool kFetches>
+void attend(const Attention& t, int64_t query, const Partial& out) {
+  const Span span{t, t.begin[query], t.end[query + R - 1]};
+  if (span.begin >= span.end) return see_nothing(out, query, R, t.value_dim);
+  constexpr int P = !kHas32Registers ? 1 : (R > 3 ? 4 : 8) / (kFetches ? 2 : 1);
+  score_panels<R, P, kFetches>(span, t.queries + query * t.dim, span.first_panel(),
+                               span.end_panel());
+  for (int r = 0; r < R; ++r) {
+    float* scores = t.scratch + r * span.stride();
+    mask(span, scores, t.begin[query + r], t.end[query + r]);
+    softmax(span, scores, out.greatest + query + r, out.sum + query + r);
+  }
+  constexpr int C = !kHas32Registers ? (R > 2 ? 1 : 2) : R > 3 ? 4 : 8;
+  mix_columns<R, C, kFetches>(span, 0, out.mix + query * t.value_dim);
 }
 
 }  // namespace
 
 void grouped_attention(const Attention& t, const Partial& out) {
-  const int64_t panels_a_block = (t.block_size + kKeyPanel - 1) / kKeyPanel;
-  const auto panels_for = [&](int64_t keys) {
-    return keys / t.block_size * panels_a_block + (keys % t.block_size + kKeyPanel - 1) / kKeyPanel;
-  };
-  const int64_t last = t.num_queries - 1;
-  const int64_t num_panels = panels_for(t.visible[last]);
-  const Scoring scoring{t, panels_a_block, num_panels, num_panels * kKeyPanel};
-  int64_t first = 0;
-  for (; first < last && t.visible[first] == 0; ++first) out.sum[first] = 0;
-  for (int64_t query = 0; query < t.num_queries; query += kQueryBlock) {
-    const Interleaved place(query, t.num_queries, kQueryBlock);
-    const int64_t most = t.visible[query + place.stride - 1];
-    if (most) score_block(scoring, query, place.stride, panels_for(most));
-  }
-  for (int64_t query = first; query < t.num_queries; ++query) softmax(scoring, query, out);
-  mix_values({t, t.value_dim, t.scratch, scoring.stride, 1, panels_a_block * kKeyPanel, out.mix},
-             first);
+  for_query_tiles<kMostQueries>(t.num_queries, [&]<int R>(int64_t query) {
+    query == 0 ? attend<R, true>(t, query, out) : attend<R, false>(t, query, out);
+  });
 }
 
 }  // namespace freehold::ISA

@@ -1,5 +1,5 @@
 // A block of rows of activations into the form a product reads (kernels.h, Rows): quantised to INT8
-// as ops/quantize.py does, or rounded to bfloat16, or as it is.
+// as ops/quantize.py does, or rounded to bfloat16, or as it is; and INT8 back to bfloat16.
 
 #include "kernels.h"
 #include "simd.h"
@@ -30,8 +30,18 @@ void quantize(const float* x, int64_t count, float scale, float bottom, float to
   if (i < count) store_int8(q + i, to_int(max(min(load_n(x + i, count - i) / step, high), low)));
 }
 
-void to_bf16(const float* x, int64_t n, uint16_t* y) {
+void to_bf16(const float* __restrict x, int64_t n, uint16_t* __restrict y) {
   for (int64_t i = 0; i < n; ++i) y[i] = float_to_bf16(x[i]);
+}
+
+void int8_to_bf16(const int8_t* x, const int8_t* ahead, int64_t n, uint16_t* y) {
+  int64_t i = 0;
+  for (; i + 64 <= n; i += 64) {
+    __builtin_prefetch(ahead + i);
+    for (int64_t j = i; j < i + 64; j += 32)
+      store_bytes(y + j, round_to_bf16(load_int8(x + j), load_int8(x + j + 16)));
+  }
+  for (; i < n; i += 16) store_bf16(y + i, load_int8(x + i));
 }
 
 namespace {

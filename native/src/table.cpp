@@ -23,6 +23,7 @@ void rms_norm(const float*, const float*, float, int64_t, float*);
 void silu_and_mul(const float*, int64_t, float*);
 void rope(const float*, const float*, const float*, int64_t, int64_t, bool, float*);
 void to_bf16(const float*, int64_t, uint16_t*);
+void int8_to_bf16(const int8_t*, const int8_t*, int64_t, uint16_t*);
 void grouped_attention(const Attention&, const Partial&);
 void latent_attention(const Attention&, const Partial&);
 void merge(const Partial&, const Partial&, int64_t, int64_t);
@@ -50,6 +51,7 @@ const Kernels CONCAT(kernels_, ISA) = {
     .silu_and_mul = ISA::silu_and_mul,
     .rope = ISA::rope,
     .to_bf16 = ISA::to_bf16,
+    .int8_to_bf16 = ISA::int8_to_bf16,
     .grouped_attention = ISA::grouped_attention,
     .latent_attention = ISA::latent_attention,
     .merge = ISA::merge,

@@ -45,7 +45,13 @@ class PackedExperts:
 
 class PagedCache:
     def __init__(
-        self, num_blocks: int, block_size: int, num_kv_heads: int, dim: int, is_latent: bool
+        self,
+        num_blocks: int,
+        block_size: int,
+        num_kv_heads: int,
+        dim: int,
+        is_latent: bool,
+        is_int8: bool,
     ) -> None: ...
     @property
     def num_bytes(self) -> int: ...
@@ -87,6 +93,7 @@ class Runtime:
         block_tables: I32,
         block_size: int,
         scale: float,
+        window: int,
         out: F32,
     ) -> None: ...
     def latent_attention(

@@ -19,7 +19,7 @@ from pydantic_settings import (
 )
 
 from freehold.errors import ConfigError
-from freehold.types import Speculate, WeightFormat
+from freehold.types import CacheFormat, Speculate, WeightFormat
 
 
 def shipped_model() -> Path:
@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     )
     quantize: WeightFormat = Field(
         WeightFormat.BF16, description="How weights are held in memory: bf16, int8 or int4."
+    )
+    kv_cache_format: CacheFormat = Field(
+        CacheFormat.BF16, description="How the cache holds keys and values: bf16 or int8."
     )
     ops: Literal["auto", "native", "reference"] = Field("auto", description="Compute backend.")
     threads: int = Field(0, ge=0, le=1024, description="Kernel threads; 0: one a core.")

@@ -39,6 +39,13 @@ class Speculate(StrEnum):
     AUTO = "auto"  # whichever is more likely to be right
 
 
+class CacheFormat(StrEnum):
+    """How keys and values are held in the paged cache."""
+
+    BF16 = "bf16"  # float32 in the reference
+    INT8 = "int8"  # symmetric, one float32 scale a token and key head
+
+
 class FinishReason(StrEnum):
     STOP = "stop"  # an EOS id, a stop id or a stop string
     LENGTH = "length"  # max_tokens or the context limit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from driving import a_request
@@ -13,7 +14,7 @@ from freehold.engine import EngineConfig
 from freehold.engine.loading import load_engine
 from freehold.model.loading import load_model
 from freehold.ops.reference import ReferenceOps
-from freehold.types import FinishReason
+from freehold.types import CacheFormat, FinishReason
 
 CONFIG = EngineConfig(block_size=4, kv_cache_bytes=1 << 20)
 SCHEMA = {
@@ -82,6 +83,16 @@ def test_ids_the_tokenizer_does_not_have_can_be_drawn_and_scored(directory):
     )
     assert [e.token_id for e in events] == [padding] * 3
     assert "".join(e.text for e in events) == ""
+
+
+def test_an_int8_cache_holds_more_tokens_and_names_another_revision(directory):
+    int8 = replace(CONFIG, kv_cache_format=CacheFormat.INT8)
+    loaded = [load_engine(directory, ops=ReferenceOps(), config=c) for c in (CONFIG, int8)]
+    blocks = [one.engine.stats().num_blocks for one in loaded]
+    assert blocks[1] > 2 * blocks[0]  # the reference's other cache is float32
+    assert loaded[1].revision == f"{loaded[0].revision}-kv-int8"
+    (events,) = run(loaded[1].engine, a_request("r", [1, 2, 3], max_tokens=3))
+    assert events[-1].finish_reason is not None
 
 
 def test_the_cache_takes_what_it_is_given(directory):

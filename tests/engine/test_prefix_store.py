@@ -16,6 +16,7 @@ from freehold.engine.loading import load_engine
 from freehold.engine.prefix_store import PrefixStore
 from freehold.ops.native import NativeOps
 from freehold.ops.reference import ReferenceOps
+from freehold.types import CacheFormat
 
 PROMPT = [3 + i % 50 for i in range(43)]  # ten full blocks of four, and a rest
 OPS = {"reference": ReferenceOps(), "native": NativeOps(num_threads=1)}
@@ -68,6 +69,16 @@ def test_a_prefix_used_twice_is_there_after_a_restart_and_changes_no_bit(directo
     assert life.ask() == (first, 40)
     assert len(files(tmp_path)) == 10
     assert Life(directory, tmp_path, ops).ask() == (first, 40)
+
+
+@pytest.mark.parametrize("ops", ["native", "reference"])
+def test_caches_in_int8_are_kept_with_their_scales(directory, tmp_path, ops):
+    life = Life(directory, tmp_path, ops, kv_cache_format=CacheFormat.INT8)
+    answer, _ = life.ask()
+    life.ask()
+    again = Life(directory, tmp_path, ops, kv_cache_format=CacheFormat.INT8)
+    assert again.ask() == (answer, 40)
+    assert Life(directory, tmp_path, ops).ask()[1] == 0, "in BF16 they mean something else"
 
 
 def test_a_restored_prefix_is_shared_in_memory_from_then_on(directory, tmp_path):

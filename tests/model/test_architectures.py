@@ -21,11 +21,19 @@ from freehold.model.model import Step  # noqa: E402
 from freehold.model.rope import RopeTables  # noqa: E402
 from freehold.ops import BatchLayout  # noqa: E402
 from freehold.ops.create import create  # noqa: E402
-from freehold.types import WeightFormat  # noqa: E402
+from freehold.types import CacheFormat, WeightFormat  # noqa: E402
 
 MAX_DIFFERENCE = 1e-4
 MIN_AGREEMENT = 0.995
-ONE_OF_EACH = ["llama", "qwen2", "qwen3", "deepseek_v2", "deepseek_v3", "deepseek_v2_lite"]
+ONE_OF_EACH = [
+    "llama",
+    "qwen2",
+    "qwen2_windows",
+    "qwen3",
+    "deepseek_v2",
+    "deepseek_v3",
+    "deepseek_v2_lite",
+]
 TOKENS = np.random.default_rng(1).integers(0, tiny.VOCAB_SIZE, 150)
 
 needs_native = pytest.mark.skipif(
@@ -189,7 +197,11 @@ def test_absorbed_attention_equals_the_papers_expanded_form(variant, reference_m
     layout = prompt_layout(len(x))
     cos, sin = RopeTables(model.config.rope, dims.qk_rope_head_dim, model.ops).up_to(len(x))
     watched = dataclasses.replace(attention, ops=Capture())
-    watched(x, Step(layout, cos, sin), attention.make_cache(len(layout.block_tables[0]), 8))
+    watched(
+        x,
+        Step(layout, cos, sin),
+        attention.make_cache(len(layout.block_tables[0]), 8, CacheFormat.BF16),
+    )
     c, k_pe = np.split(captured["latent"].astype(np.float64), [dims.kv_lora_rank], axis=1)
     nope = dims.qk_nope_head_dim
     q_nope = attention.query(x).reshape(len(x), -1, dims.qk_head_dim)[..., :nope]

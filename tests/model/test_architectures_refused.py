@@ -8,11 +8,11 @@ from tests.model import tiny
 
 from freehold.errors import CheckpointError
 from freehold.model.architectures import build_model, tensor_shapes
-from freehold.model.config import ModelConfig
+from freehold.model.config import ModelConfig, kv_bytes_per_token
 from freehold.model.formats import Role, weight_format
 from freehold.model.loading import load_model
 from freehold.ops.reference import ReferenceOps
-from freehold.types import WeightFormat
+from freehold.types import CacheFormat, WeightFormat
 
 
 class PackNothing(ReferenceOps):
@@ -166,9 +166,13 @@ def test_every_role_has_a_format_and_the_head_never_less_than_8_bits(quantize):
     assert others == {quantize}
 
 
-def test_the_cache_takes_the_bytes_that_the_model_says(whole):
+@pytest.mark.parametrize("format", list(CacheFormat))
+def test_the_cache_takes_the_bytes_that_the_model_says(whole, format):
     config_json, tensors = whole
-    model = build_model(config_json, tiny.Tensors(tensors), ops=ReferenceOps())
+    files = tiny.Tensors(tensors)
+    model = build_model(config_json, files, ops=ReferenceOps(), cache_format=format)
+    if format is CacheFormat.INT8:
+        assert model.cache_bytes_per_token == kv_bytes_per_token(model.config, format)
     caches = model.make_caches(num_blocks=5, block_size=16)
     assert sum(cache.num_bytes for cache in caches) == 5 * 16 * model.cache_bytes_per_token
     assert set(tensors) == set(tensor_shapes(model.config))

@@ -17,6 +17,7 @@ from freehold.errors import CheckpointError, UnsupportedArchitecture
 from freehold.model.config import SUPPORTED_ARCHITECTURES, ModelConfig, kv_bytes_per_token
 from freehold.model.rope import RopeTables, inverse_frequencies
 from freehold.ops.reference import ReferenceOps
+from freehold.types import CacheFormat
 
 RELEASED = Path(
     os.environ.get("FREEHOLD_DATA", Path(__file__).parents[3] / "shared" / "data")
@@ -96,8 +97,10 @@ def test_both_spellings_of_rope_mean_the_same():
 REFUSED = [
     (tiny.LLAMA, {"hidden_act": "gelu"}, "hidden_act"),
     (tiny.LLAMA, {"sliding_window": 4096}, "sliding_window"),
-    (tiny.QWEN2, {"use_sliding_window": True}, "sliding_window"),
+    (tiny.QWEN2, {"use_sliding_window": True, "sliding_window": 0}, "sliding_window"),
     (tiny.QWEN3, {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
+    (tiny.QWEN3, {"layer_types": ["sliding_attention"] * 3}, "sliding_window"),
+    (tiny.LLAMA, {"layer_types": ["sliding_attention"] * 3}, "layer_types"),
     (tiny.QWEN3, {"layer_types": "full_attention"}, "layer_types"),
     (tiny.LLAMA, {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
     (tiny.LLAMA, {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_scaling.type"),
@@ -192,7 +195,7 @@ def test_cache_bytes_of_released_shapes():
         "head_dim": 128,
     }
     assert kv_bytes_per_token(ModelConfig.from_dict(llama)) == 131072  # Llama 3.1 8B
-    assert kv_bytes_per_token(ModelConfig.from_dict(llama), bytes_per_value=4) == 262144
+    assert kv_bytes_per_token(ModelConfig.from_dict(llama), CacheFormat.INT8) == 32 * 2 * 8 * 132
 
 
 def test_rope_tables_keep_their_values_as_they_grow():

@@ -131,7 +131,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "llama_many_eos": LLAMA | {"eos_token_id": [EOS_ID, END_OF_TURN_ID]},
     "qwen2": QWEN2,
     "qwen2_tied_yarn": QWEN2 | {"rope_scaling": YARN, "tie_word_embeddings": True},
+    "qwen2_windows": QWEN2
+    | {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1},
     "qwen3": QWEN3,
+    "qwen3_window_types": QWEN3
+    | {
+        "use_sliding_window": True,
+        "sliding_window": 6,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
     "qwen3_biases": QWEN3 | {"attention_bias": True},
     "qwen3_yarn_parameters": QWEN3
     | {"rope_theta": None, "rope_parameters": YARN | {"rope_type": "yarn", "rope_theta": 1e6}},

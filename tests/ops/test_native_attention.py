@@ -10,11 +10,14 @@ from tests.ops.native_ops import ISAS, native, random
 
 from freehold.ops import BatchLayout
 from freehold.ops.reference import ReferenceOps
+from freehold.types import CacheFormat
 
 REFERENCE = ReferenceOps()
-# Scores here reach 20, whose last bit is 2e-6; a sum of 128 products in another order errs by a
-# few of those, and a softmax weight by as much relative to itself.
-TOLERANCE = 3e-5
+# Softmax weights are rounded to bfloat16: each errs by at most 2^-8 of itself, and the result by as
+# much of the weighted |values|. Scores here reach 20, whose last bit is 2e-6; a sum of 128 products
+# in another order errs by a few of those, and a softmax weight by as much relative to itself.
+WEIGHT_ERROR, SCORE_ERROR = 2.0**-8, 3e-5
+HARDWARE_DOT = {"avx512_bf16", "amx"}  # whose bfloat16 products round as the hardware does
 FAST = native.available_isas()[0]
 
 
@@ -67,38 +70,62 @@ class Paging:
         )
 
 
+BF16, INT8 = CacheFormat.BF16, CacheFormat.INT8
+
+
 class Grouped:
-    def __init__(self, heads: int, kv_heads: int, dim: int) -> None:
-        self.heads, self.kv_heads, self.dim = heads, kv_heads, dim
+    def __init__(
+        self,
+        heads: int,
+        kv_heads: int,
+        dim: int,
+        format: CacheFormat = BF16,
+        window: int | None = None,
+    ) -> None:
+        self.heads, self.kv_heads, self.dim, self.format = heads, kv_heads, dim, format
+        self.window = window
 
     def arrays(self, n: int) -> tuple[np.ndarray, ...]:
         k, v = (
             random(n, self.kv_heads, self.dim, seed=1),
             random(n, self.kv_heads, self.dim, seed=2),
         )
-        return 2 * random(n, self.heads, self.dim), bf16(k), bf16(v)
+        return bf16(2 * random(n, self.heads, self.dim)), bf16(k), bf16(v)
 
     def cache(self, ops, paging: Paging):
-        return ops.grouped_cache(paging.num_blocks, paging.block_size, self.kv_heads, self.dim)
+        shape = paging.num_blocks, paging.block_size, self.kv_heads, self.dim
+        return ops.grouped_cache(*shape, self.format)
 
     def attend(self, ops, arrays, cache, layout, rows=slice(None)) -> np.ndarray:
         q, k, v = arrays
-        return ops.grouped_attention(q[rows], k[rows], v[rows], cache, layout, 0.2)
+        q, k, v = q[rows], k[rows], v[rows]
+        return ops.grouped_attention(q, k, v, cache, layout, 0.2, self.window)
+
+    def weighted_magnitudes(self, arrays, paging, layout) -> np.ndarray:
+        q, k, v = arrays
+        return self.attend(REFERENCE, (q, k, np.abs(v)), self.cache(REFERENCE, paging), layout)
 
 
 class Latent:
-    def __init__(self, heads: int, dim: int, value_dim: int) -> None:
-        self.heads, self.dim, self.value_dim = heads, dim, value_dim
+    def __init__(self, heads: int, dim: int, value_dim: int, format: CacheFormat = BF16) -> None:
+        self.heads, self.dim, self.value_dim, self.format = heads, dim, value_dim, format
 
     def arrays(self, n: int) -> tuple[np.ndarray, ...]:
-        return 2 * random(n, self.heads, self.dim), bf16(random(n, self.dim, seed=1))
+        return bf16(2 * random(n, self.heads, self.dim)), bf16(random(n, self.dim, seed=1))
 
     def cache(self, ops, paging: Paging):
-        return ops.latent_cache(paging.num_blocks, paging.block_size, self.dim)
+        return ops.latent_cache(paging.num_blocks, paging.block_size, self.dim, self.format)
 
     def attend(self, ops, arrays, cache, layout, rows=slice(None)) -> np.ndarray:
         q, latent = arrays
         return ops.latent_attention(q[rows], latent[rows], cache, layout, 0.2, self.value_dim)
+
+    def weighted_magnitudes(self, arrays, paging, layout) -> np.ndarray:
+        q, latent = arrays  # as one key head, whose values may be another array than its keys
+        kind = Grouped(self.heads, 1, self.dim, self.format)
+        arrays = q, latent[:, None], np.abs(latent[:, None])
+        cache = kind.cache(REFERENCE, paging)
+        return kind.attend(REFERENCE, arrays, cache, layout)[..., : self.value_dim]
 
 
 KINDS = {
@@ -109,28 +136,37 @@ KINDS = {
     "latent-4": Latent(4, 80, 64),
     "latent-16": Latent(16, 72, 56),
     "latent-20": Latent(20, 48, 32),
+    "window-9-grouped-6-2-64": Grouped(6, 2, 64, window=9),
+    "window-1-grouped-7-1-40": Grouped(7, 1, 40, window=1),
+    "window-260-grouped-3-3-8": Grouped(3, 3, 8, window=260),
+    "window-33-int8-grouped-6-2-64": Grouped(6, 2, 64, INT8, window=33),
+    "int8-grouped-6-2-64": Grouped(6, 2, 64, INT8),
+    "int8-grouped-7-1-36": Grouped(7, 1, 36, INT8),
+    "int8-latent-20": Latent(20, 48, 32, INT8),
 }
 kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
+
+
+def assert_equals_the_truth(ops, kind, arrays, paging) -> None:
+    layout = paging.whole()
+    expected = kind.attend(REFERENCE, arrays, kind.cache(REFERENCE, paging), layout)
+    got = kind.attend(ops, arrays, kind.cache(ops, paging), layout)
+    bound = WEIGHT_ERROR * kind.weighted_magnitudes(arrays, paging, layout) + SCORE_ERROR
+    assert (np.abs(got - expected) <= bound).all()
 
 
 @kinds
 @pytest.mark.parametrize("block_size", [1, 5, 16, 48])
 def test_attention_equals_the_truth(ops, kind, block_size) -> None:
     paging = Paging([1, 70, 0, 19], block_size)
-    arrays, layout = kind.arrays(90), paging.whole()
-    expected = kind.attend(REFERENCE, arrays, kind.cache(REFERENCE, paging), layout)
-    got = kind.attend(ops, arrays, kind.cache(ops, paging), layout)
-    np.testing.assert_allclose(got, expected, atol=TOLERANCE)
+    assert_equals_the_truth(ops, kind, kind.arrays(90), paging)
 
 
 @kinds
 def test_long_contexts_are_folded_from_their_runs(kind) -> None:
     ops = native.NativeOps(2, FAST)
     paging = Paging([613, 300], 16)
-    arrays, layout = kind.arrays(913), paging.whole()
-    expected = kind.attend(REFERENCE, arrays, kind.cache(REFERENCE, paging), layout)
-    got = kind.attend(ops, arrays, kind.cache(ops, paging), layout)
-    np.testing.assert_allclose(got, expected, atol=TOLERANCE)
+    assert_equals_the_truth(ops, kind, kind.arrays(913), paging)
 
 
 @kinds
@@ -172,13 +208,15 @@ def test_the_number_of_threads_does_not_change_a_bit(kind) -> None:
 
 
 @kinds
-def test_every_instruction_set_gives_the_same_bits(kind) -> None:
+@pytest.mark.parametrize("in_hardware", [False, True])
+def test_instruction_sets_that_round_alike_give_the_same_bits(kind, in_hardware) -> None:
     paging = Paging([50], 16)
     arrays = kind.arrays(50)
     results = []
     for isa in ISAS:
-        ops = native.NativeOps(1, isa)
-        results.append(kind.attend(ops, arrays, kind.cache(ops, paging), paging.whole()))
+        if (isa in HARDWARE_DOT) == in_hardware:
+            ops = native.NativeOps(1, isa)
+            results.append(kind.attend(ops, arrays, kind.cache(ops, paging), paging.whole()))
     assert all(np.array_equal(results[0], result) for result in results)
 
 
@@ -195,10 +233,13 @@ def test_what_a_block_held_before_does_not_leak(ops, kind) -> None:
         assert np.array_equal(got, clean[slice(*span)])
 
 
-def test_caches_take_two_bytes_a_value() -> None:
+def test_caches_take_two_bytes_a_value_or_one_and_a_scale() -> None:
     ops = native.NativeOps(1)
     assert ops.grouped_cache(7, 16, 2, 64).num_bytes == 7 * 16 * 2 * 64 * 2 * 2
     assert ops.latent_cache(7, 16, 576).num_bytes == 7 * 16 * 576 * 2
+    for either in (ops, REFERENCE):
+        assert either.grouped_cache(7, 16, 2, 64, INT8).num_bytes == 7 * 16 * 2 * 2 * (64 + 4)
+        assert either.latent_cache(7, 16, 576, INT8).num_bytes == 7 * 16 * (576 + 4)
 
 
 @pytest.mark.parametrize(
@@ -240,3 +281,21 @@ def test_arrays_that_do_not_fit_the_cache_are_refused(ops) -> None:
         kind.attend(ops, kind.arrays(20), ops.grouped_cache(9, 8, 2, 8), layout)
     with pytest.raises(ValueError, match="head_dim must be even"):
         ops.grouped_cache(1, 16, 1, 7)
+    with pytest.raises(ValueError, match="at least one key"):
+        Grouped(4, 2, 8, window=0).attend(ops, kind.arrays(20), cache, layout)
+
+
+def test_a_token_sees_the_keys_of_its_window_and_no_others() -> None:
+    paging, kind = Paging([40], 16), Grouped(4, 2, 8, window=7)
+    q, k, v = kind.arrays(40)
+    changed = k.copy(), v.copy()
+    for array in changed:
+        array[:33] = 5  # of 33 … 39, the window of the last token, nothing
+    last = [
+        kind.attend(REFERENCE, (q, *kv), kind.cache(REFERENCE, paging), paging.whole())[-1]
+        for kv in ((k, v), changed)
+    ]
+    assert np.array_equal(*last)
+    k[33] = 5  # and its first key is seen
+    seen = kind.attend(REFERENCE, (q, k, v), kind.cache(REFERENCE, paging), paging.whole())[-1]
+    assert not np.array_equal(seen, last[0])

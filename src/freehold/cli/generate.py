@@ -13,7 +13,14 @@ import typer
 from freehold.engine import EngineConfig, LoadedEngine, Request, load_engine
 from freehold.errors import InvalidRequest
 from freehold.ops.create import OpsName, create
-from freehold.types import ChatMessage, SamplingParams, Speculate, TokenEvent, WeightFormat
+from freehold.types import (
+    CacheFormat,
+    ChatMessage,
+    SamplingParams,
+    Speculate,
+    TokenEvent,
+    WeightFormat,
+)
 
 app = typer.Typer()
 
@@ -26,6 +33,7 @@ def generate(
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Same seed, same answer.")] = 0,
     quantize: Annotated[WeightFormat, typer.Option(help="Weights held as.")] = WeightFormat.BF16,
+    kv_cache: Annotated[CacheFormat, typer.Option(help="Cache held as.")] = CacheFormat.BF16,
     ops: Annotated[OpsName, typer.Option(help="auto, native or reference.")] = "auto",
     threads: Annotated[int, typer.Option(help="Kernel threads; 0: one a core.")] = 0,
     speculate: Annotated[Speculate, typer.Option(help="Guess ahead.")] = Speculate.AUTO,
@@ -41,7 +49,7 @@ def generate(
         directory,
         quantize=quantize,
         ops=create(ops, num_threads=threads or None),
-        config=EngineConfig(max_num_requests=1, speculate=speculate),
+        config=EngineConfig(max_num_requests=1, speculate=speculate, kv_cache_format=kv_cache),
     )
     engine = model.engine
     loaded = time.perf_counter()

@@ -22,6 +22,7 @@ def worker(
     model: Annotated[Path | None, typer.Option(help="Checkpoint directory.")] = None,
     name: Annotated[str | None, typer.Option(help="Its public name.")] = None,
     quantize: Annotated[str | None, typer.Option(help="bf16, int8 or int4.")] = None,
+    kv_cache: Annotated[str | None, typer.Option(help="bf16 or int8.")] = None,
     ops: Annotated[str | None, typer.Option(help="auto, native or reference.")] = None,
     threads: Annotated[int | None, typer.Option(help="Kernel threads; 0: one a core.")] = None,
     context: Annotated[int | None, typer.Option(help="Longest context served.")] = None,
@@ -46,6 +47,7 @@ def worker(
         model=model,
         name=name,
         quantize=quantize,
+        kv_cache_format=kv_cache,
         ops=ops,
         threads=threads,
         context=context,
@@ -63,6 +65,7 @@ def worker(
         ops=None if is_upstream else create(chosen.ops, num_threads=chosen.threads or None),
         engine=EngineConfig(
             max_model_len=chosen.context,
+            kv_cache_format=chosen.kv_cache_format,
             speculate=chosen.speculate,
             keep_packed=chosen.keep_packed,
             prefix_store=chosen.home / "prefixes" if chosen.prefix_store_gib else None,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from freehold.errors import ConfigError, NotEnoughMemory
-from freehold.types import Speculate
+from freehold.types import CacheFormat, Speculate
 
 DEFAULT_CACHE_FRACTION = 0.25  # of the memory that is available once the weights are in
 
@@ -19,6 +19,7 @@ class EngineConfig:
     max_model_len: int | None = None  # tokens, prompt and output together; None: the model's own
     block_size: int = 16  # tokens
     num_blocks: int | None = None  # overrides kv_cache_bytes
+    kv_cache_format: CacheFormat = CacheFormat.BF16  # of the model `load_engine` builds
     kv_cache_bytes: int | None = None  # None: what num_cache_blocks works out
     max_num_requests: int = 64  # running at once; more wait
     max_num_batched_tokens: int = 512  # the token budget of a step

@@ -20,13 +20,13 @@ from freehold.model.pack_cache import NoPacks, open_packs
 from freehold.model.tokenizer import Tokenizer
 from freehold.ops import Ops
 from freehold.ops.create import create
-from freehold.types import SamplingParams, WeightFormat
+from freehold.types import CacheFormat, SamplingParams, WeightFormat
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedEngine:
-    """`revision` names checkpoint and weight format: two engines of one revision give the same
-    tokens on the same instruction set."""
+    """`revision` names checkpoint, weight format, and cache format where that is not BF16: two
+    engines of one revision give the same tokens on the same instruction set."""
 
     engine: Engine
     tokenizer: Tokenizer
@@ -49,16 +49,27 @@ def load_engine(
     checkpoint = Checkpoint.open(path)
     tokenizer = Tokenizer.load(path)
     chat_template = ChatTemplate.load(path, tokenizer)
-    check_fits(path, quantize, context=config.max_model_len if config else None)
+    config = config or EngineConfig()
+    cache_format = config.kv_cache_format
+    check_fits(path, quantize, context=config.max_model_len, cache_format=cache_format)
     defaults = GenerationConfig.from_dict(checkpoint.generation_config).sampling()
     SamplingParams(**defaults).check()  # type: ignore[arg-type]
     ops = ops or create()
     weight_format = (quantize or WeightFormat.BF16).value
     digest = checkpoint.digest()
-    is_kept = config is None or config.keep_packed
-    with open_packs(Path(path), digest, weight_format, ops) if is_kept else NoPacks() as packs:
-        model = build_model(checkpoint.config, checkpoint, ops=ops, quantize=quantize, packs=packs)
+    keep = config.keep_packed
+    with open_packs(Path(path), digest, weight_format, ops) if keep else NoPacks() as packs:
+        model = build_model(
+            checkpoint.config,
+            checkpoint,
+            ops=ops,
+            quantize=quantize,
+            packs=packs,
+            cache_format=cache_format,
+        )
     revision = f"{digest[:16]}-{weight_format}"
+    if cache_format is not CacheFormat.BF16:
+        revision += f"-kv-{cache_format.value}"
     engine = Engine(model, tokenizer, config, revision=revision, available_bytes=available_bytes())
     return LoadedEngine(
         engine,

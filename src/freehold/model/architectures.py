@@ -16,7 +16,7 @@ from freehold.model.model import DecoderLayer, Model
 from freehold.model.pack_cache import Packs
 from freehold.model.weights import Shape, TensorFiles, WeightSource
 from freehold.ops import Ops
-from freehold.types import WeightFormat
+from freehold.types import CacheFormat, WeightFormat
 
 
 class Architecture(Protocol):
@@ -36,6 +36,7 @@ def build_model(
     ops: Ops,
     quantize: WeightFormat | None = None,
     packs: Packs | None = None,
+    cache_format: CacheFormat = CacheFormat.BF16,
 ) -> Model:
     """Of a parsed config.json and the tensors: all checked first, then packed layer by layer, or
     taken from `packs`.
@@ -57,6 +58,7 @@ def build_model(
         norm=loader.rms_norm("model.norm", config.rms_norm_eps),
         head=_load_head(config, loader),
         mtp=mtp.load(config, loader) if config.has_mtp else None,
+        cache_format=cache_format,
     )
 
 

@@ -14,6 +14,7 @@ from freehold.errors import CheckpointError, UnsupportedArchitecture
 from freehold.model.config_fields import Fields
 from freehold.model.rope import RopeConfig
 from freehold.ops import RoutingSpec
+from freehold.types import CacheFormat
 
 SUPPORTED_ARCHITECTURES = (
     "DeepseekV2ForCausalLM",
@@ -118,6 +119,7 @@ class ModelConfig:
     quantization: Fp8Config | None
     eos_token_ids: tuple[int, ...]
     bos_token_id: int | None
+    windows: tuple[int | None, ...]  # of each layer: keys a token sees; None: all before it
     has_mtp: bool = False  # the first such layer is there: `with_tensors` finds out
 
     @property
@@ -132,7 +134,6 @@ class ModelConfig:
         architecture = _architecture(values)
         is_deepseek = architecture.startswith("Deepseek")
         _refuse_unknown_arithmetic(fields, is_deepseek=is_deepseek)
-        _refuse_sliding_window(fields, architecture)
         hidden_size = fields.integer("hidden_size")
         num_heads = fields.integer("num_attention_heads")
         num_key_value_heads = fields.integer("num_key_value_heads", num_heads)
@@ -148,6 +149,7 @@ class ModelConfig:
             raise fields.wrong("num_key_value_heads", f"a divisor of {num_heads} (attention heads)")
         if (mla.qk_rope_head_dim if mla else head_dim) % 2:
             raise fields.wrong("qk_rope_head_dim" if mla else "head_dim", "an even number")
+        num_layers = fields.integer("num_hidden_layers", high=MAX_LAYERS)
         max_positions = fields.integer("max_position_embeddings")
         has_bias = fields.boolean("attention_bias", False)
         is_qwen2 = architecture == "Qwen2ForCausalLM"
@@ -156,7 +158,7 @@ class ModelConfig:
             vocab_size=fields.integer("vocab_size"),
             hidden_size=hidden_size,
             intermediate_size=fields.integer("intermediate_size"),
-            num_hidden_layers=fields.integer("num_hidden_layers", high=MAX_LAYERS),
+            num_hidden_layers=num_layers,
             num_attention_heads=num_heads,
             num_key_value_heads=num_key_value_heads,
             head_dim=head_dim,
@@ -175,6 +177,7 @@ class ModelConfig:
             quantization=_quantization(fields),
             eos_token_ids=fields.token_ids("eos_token_id"),
             bos_token_id=fields.optional_integer("bos_token_id", low=0),
+            windows=_windows(fields, architecture, num_layers),
         )
 
 
@@ -185,13 +188,14 @@ def with_tensors(config: ModelConfig, names: Container[str]) -> ModelConfig:
     return replace(config, has_mtp=has_mtp)
 
 
-def kv_bytes_per_token(config: ModelConfig, bytes_per_value: int = 2) -> int:
+def kv_bytes_per_token(config: ModelConfig, format: CacheFormat = CacheFormat.BF16) -> int:
     """Cache bytes one token takes in all layers together."""
     if config.mla:
-        values = config.mla.latent_dim
+        vectors, dim = 1, config.mla.latent_dim
     else:
-        values = 2 * config.num_key_value_heads * config.head_dim
-    return (config.num_hidden_layers + config.has_mtp) * values * bytes_per_value
+        vectors, dim = 2 * config.num_key_value_heads, config.head_dim
+    vector_bytes = dim + 4 if format is CacheFormat.INT8 else 2 * dim
+    return (config.num_hidden_layers + config.has_mtp) * vectors * vector_bytes
 
 
 def _architecture(values: Mapping[str, Any]) -> str:
@@ -218,18 +222,30 @@ def _refuse_unknown_arithmetic(fields: Fields, *, is_deepseek: bool) -> None:
             raise fields.unsupported(name, usual)
 
 
-def _refuse_sliding_window(fields: Fields, architecture: str) -> None:
-    if architecture.startswith("Qwen"):
-        is_on = fields.boolean("use_sliding_window", False)
-    else:
-        is_on = bool(fields.values.get("sliding_window"))
-    if is_on and fields.values.get("sliding_window") is not None:
-        raise fields.unsupported("sliding_window", "sliding-window attention is yet to come")
-    layer_types = fields.values.get("layer_types")
-    if layer_types is not None and (
-        not isinstance(layer_types, list) or any(kind != "full_attention" for kind in layer_types)
-    ):
-        raise fields.unsupported("layer_types", "every layer must be 'full_attention'")
+def _windows(fields: Fields, architecture: str, num_layers: int) -> tuple[int | None, ...]:
+    """As transformers reads them: `layer_types` where given, else the layers from
+    `max_window_layers` on. Only Qwen's code has windows; elsewhere a window set is refused."""
+    types = fields.values.get("layer_types")
+    if not architecture.startswith("Qwen"):
+        if fields.values.get("sliding_window"):
+            raise fields.unsupported("sliding_window", f"{architecture} has no sliding windows")
+        if types is not None and (
+            not isinstance(types, list) or any(kind != "full_attention" for kind in types)
+        ):
+            raise fields.unsupported("layer_types", "every layer must be 'full_attention'")
+        return (None,) * num_layers
+    is_on = fields.boolean("use_sliding_window", False)
+    window = fields.optional_integer("sliding_window") if is_on else None
+    if types is None:
+        first = fields.integer("max_window_layers", 28, low=0)
+        return tuple(window if layer >= first else None for layer in range(num_layers))
+    kinds = ("full_attention", "sliding_attention")
+    is_list = isinstance(types, list) and len(types) == num_layers
+    if not is_list or any(kind not in kinds for kind in types):
+        raise fields.wrong("layer_types", f"{num_layers} of {' or '.join(map(repr, kinds))}")
+    if "sliding_attention" in types and window is None:
+        raise fields.wrong("sliding_window", "a number of tokens, with use_sliding_window true")
+    return tuple(window if kind == "sliding_attention" else None for kind in types)
 
 
 def _rope_interleaved(fields: Fields, architecture: str) -> bool:

@@ -21,6 +21,7 @@ from freehold.model.layers import GatedMlp, Linear, RmsNorm, WeightLoader
 from freehold.model.model import DecoderLayer, Mlp, Step
 from freehold.model.weights import Shape
 from freehold.ops import Array, Cache, Ops, RoutingSpec, Weight
+from freehold.types import CacheFormat
 
 LATENT_NORM_EPS = 1e-6  # of q_a_layernorm and kv_a_layernorm, whatever rms_norm_eps says
 
@@ -59,8 +60,8 @@ class LatentAttention:
     value_up: Weight  # W_UV [num_heads, v_head_dim, kv_lora_rank]
     output: Linear
 
-    def make_cache(self, num_blocks: int, block_size: int) -> Cache:
-        return self.ops.latent_cache(num_blocks, block_size, self.dims.latent_dim)
+    def make_cache(self, num_blocks: int, block_size: int, format: CacheFormat) -> Cache:
+        return self.ops.latent_cache(num_blocks, block_size, self.dims.latent_dim, format)
 
     def __call__(self, x: Array, step: Step, cache: Cache) -> Array:
         n, nope, rank = len(x), self.dims.qk_nope_head_dim, self.dims.kv_lora_rank

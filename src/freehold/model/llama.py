@@ -14,6 +14,7 @@ from freehold.model.layers import Linear, RmsNorm, WeightLoader
 from freehold.model.model import DecoderLayer, Step
 from freehold.model.weights import Shape
 from freehold.ops import Array, Cache, Ops
+from freehold.types import CacheFormat
 
 
 @dataclass(slots=True)
@@ -26,9 +27,11 @@ class GroupedQueryAttention:
     output: Linear
     q_norm: RmsNorm | None  # Qwen3
     k_norm: RmsNorm | None
+    window: int | None
 
-    def make_cache(self, num_blocks: int, block_size: int) -> Cache:
-        return self.ops.grouped_cache(num_blocks, block_size, self.num_kv_heads, self.head_dim)
+    def make_cache(self, num_blocks: int, block_size: int, format: CacheFormat) -> Cache:
+        shape = num_blocks, block_size, self.num_kv_heads, self.head_dim
+        return self.ops.grouped_cache(*shape, format)
 
     def __call__(self, x: Array, step: Step, cache: Cache) -> Array:
         n, positions = len(x), step.layout.positions
@@ -42,7 +45,7 @@ class GroupedQueryAttention:
         q = self.ops.rope(q, positions, step.cos, step.sin)
         k = self.ops.rope(k, positions, step.cos, step.sin)
         scale = self.head_dim**-0.5
-        mixed = self.ops.grouped_attention(q, k, v, cache, step.layout, scale)
+        mixed = self.ops.grouped_attention(q, k, v, cache, step.layout, scale, self.window)
         return self.output(mixed.reshape(n, q_size))
 
 
@@ -83,6 +86,7 @@ def load_layer(config: ModelConfig, loader: WeightLoader, layer: int) -> Decoder
             output=loader.linear(Role.ATTENTION, f"{attention}.o_proj"),
             q_norm=loader.rms_norm(f"{attention}.q_norm", eps) if has_norms else None,
             k_norm=loader.rms_norm(f"{attention}.k_norm", eps) if has_norms else None,
+            window=config.windows[layer],
         ),
         post_attention_norm=loader.rms_norm(f"{prefix}.post_attention_layernorm", eps),
         mlp=loader.gated_mlp(f"{prefix}.mlp"),

@@ -23,7 +23,7 @@ from freehold.model.formats import Role, weight_format
 from freehold.model.weights import Shape
 from freehold.ops import DEFAULT_GROUP_SIZE
 from freehold.ops.quantize import int4_group_size
-from freehold.types import WeightFormat
+from freehold.types import CacheFormat, WeightFormat
 
 WORKING_BYTES = 256 << 20  # activations, logits, tokenizer, interpreter and libraries
 MIN_CONTEXT = 512  # tokens of cache without which loading is pointless
@@ -97,10 +97,15 @@ def _linear_bytes(shape: Shape, form: WeightFormat) -> int:
     return num_rows * in_features * (4 if form is WeightFormat.FLOAT32 else 2)
 
 
-def needed_bytes(config: ModelConfig, quantize: WeightFormat, context: int) -> int:
+def needed_bytes(
+    config: ModelConfig,
+    quantize: WeightFormat,
+    context: int,
+    cache_format: CacheFormat = CacheFormat.BF16,
+) -> int:
     """Weights, the cache of `context` tokens, and working memory."""
     weights = sum(loaded_bytes_by_kind(config, quantize).values())
-    return weights + context * kv_bytes_per_token(config) + WORKING_BYTES
+    return weights + context * kv_bytes_per_token(config, cache_format) + WORKING_BYTES
 
 
 def check_fits(
@@ -108,6 +113,7 @@ def check_fits(
     quantize: WeightFormat | None = None,
     *,
     context: int | None = None,
+    cache_format: CacheFormat = CacheFormat.BF16,
     free_bytes: int | None = None,
 ) -> None:
     """Raise NotEnoughMemory with both figures if the model and a cache of `context` tokens
@@ -119,10 +125,14 @@ def check_fits(
         config = with_tensors(ModelConfig.from_dict(checkpoint.config), set(checkpoint.names()))
     quantize = quantize or WeightFormat.BF16
     context = min(context or MIN_CONTEXT, config.max_position_embeddings)
-    needed = needed_bytes(config, quantize, context)
+    needed = needed_bytes(config, quantize, context, cache_format)
     free = available_bytes() if free_bytes is None else free_bytes
     if needed > free:
-        smaller = _smaller_formats(config, quantize, context, free)
+        smaller = [
+            form.value
+            for form in _smaller_formats(quantize)
+            if needed_bytes(config, form, context, cache_format) <= free
+        ]
         advice = f"; it would fit as {' or '.join(smaller)}" if smaller else ""
         raise NotEnoughMemory(
             f"{Path(path).name} as {quantize.value} with {context:,} tokens of cache needs "
@@ -130,12 +140,9 @@ def check_fits(
         )
 
 
-def _smaller_formats(
-    config: ModelConfig, quantize: WeightFormat, context: int, free: int
-) -> list[str]:
+def _smaller_formats(quantize: WeightFormat) -> tuple[WeightFormat, ...]:
     order = (WeightFormat.FLOAT32, WeightFormat.BF16, WeightFormat.INT8, WeightFormat.INT4)
-    smaller = order[order.index(quantize) + 1 :]
-    return [form.value for form in smaller if needed_bytes(config, form, context) <= free]
+    return order[order.index(quantize) + 1 :]
 
 
 def readable_bytes(num_bytes: int) -> str:

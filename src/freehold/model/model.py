@@ -16,6 +16,7 @@ from freehold.model.config import ModelConfig
 from freehold.model.layers import Linear, RmsNorm
 from freehold.model.rope import RopeTables
 from freehold.ops import Array, BatchLayout, Cache, Ops, Weight
+from freehold.types import CacheFormat
 
 _MEASURED_BLOCK = 16  # tokens in the small cache that tells how many bytes a token takes
 
@@ -30,7 +31,7 @@ class Step:
 
 
 class Attention(Protocol):
-    def make_cache(self, num_blocks: int, block_size: int) -> Cache: ...
+    def make_cache(self, num_blocks: int, block_size: int, format: CacheFormat) -> Cache: ...
 
     def __call__(self, x: Array, step: Step, cache: Cache) -> Array:
         """x [n, hidden] → [n, hidden]; writes this step's keys to `cache`."""
@@ -81,6 +82,7 @@ class Model:
         norm: RmsNorm,
         head: Linear,
         mtp: MtpLayer | None = None,
+        cache_format: CacheFormat = CacheFormat.BF16,
     ) -> None:
         self.config = config
         self.ops = ops
@@ -89,6 +91,7 @@ class Model:
         self.norm = norm
         self.head = head
         self.mtp = mtp
+        self._cache_format = cache_format
         self._rope = RopeTables(config.rope, config.rope_dim, ops)
         measured = self.make_caches(1, _MEASURED_BLOCK)
         self._cache_bytes_per_token: int = -(-sum(c.num_bytes for c in measured) // _MEASURED_BLOCK)
@@ -101,7 +104,8 @@ class Model:
     def make_caches(self, num_blocks: int, block_size: int) -> list[Cache]:
         """One paged cache a layer, the MTP layer's last."""
         layers = [*self.layers, self.mtp.layer] if self.mtp else self.layers
-        return [layer.attention.make_cache(num_blocks, block_size) for layer in layers]
+        format = self._cache_format
+        return [layer.attention.make_cache(num_blocks, block_size, format) for layer in layers]
 
     def forward(
         self, token_ids: npt.NDArray[np.int32], layout: BatchLayout, caches: list[Cache]

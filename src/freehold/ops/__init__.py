@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from freehold.types import WeightFormat
+from freehold.types import CacheFormat, WeightFormat
 
 Array = Any  # np.ndarray for reference and native, torch.Tensor for torch
 Weight = Any  # an Ops' own packed form; `.shape` is (out_features, in_features)
@@ -153,10 +153,21 @@ class Ops(Protocol):
     # Attention over paged caches; both write this step's keys first, then attend causally
 
     def grouped_cache(
-        self, num_blocks: int, block_size: int, num_kv_heads: int, head_dim: int
+        self,
+        num_blocks: int,
+        block_size: int,
+        num_kv_heads: int,
+        head_dim: int,
+        format: CacheFormat = CacheFormat.BF16,
     ) -> Cache: ...
 
-    def latent_cache(self, num_blocks: int, block_size: int, latent_dim: int) -> Cache: ...
+    def latent_cache(
+        self,
+        num_blocks: int,
+        block_size: int,
+        latent_dim: int,
+        format: CacheFormat = CacheFormat.BF16,
+    ) -> Cache: ...
 
     def cache_memory(self, cache: Cache, block_size: int) -> list[npt.NDArray[np.uint8]]:
         """A cache's own memory, by block: writable views [num_blocks, bytes]. Bytes moved to the
@@ -164,10 +175,18 @@ class Ops(Protocol):
         ...
 
     def grouped_attention(
-        self, q: Array, k: Array, v: Array, cache: Cache, layout: BatchLayout, scale: float
+        self,
+        q: Array,
+        k: Array,
+        v: Array,
+        cache: Cache,
+        layout: BatchLayout,
+        scale: float,
+        window: int | None = None,
     ) -> Array:
         """q [n, num_heads, head_dim], k and v [n, num_kv_heads, head_dim] → [n, num_heads,
-        head_dim]. v may have a smaller last axis than k only if the cache was made for it."""
+        head_dim]. v may have a smaller last axis than k only if the cache was made for it. With a
+        window, a token sees that many keys, its own the last."""
         ...
 
     def latent_attention(

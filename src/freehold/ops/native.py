@@ -1,8 +1,8 @@
 """Ops over the C++ kernels of native/, chosen at run time by what the CPU can do.
 
 Weights are packed once into the kernels' layout; activations are float32 NumPy arrays; caches are
-bfloat16. Shapes and indices are checked in native/bindings. Knows no models. Read
-native/include/kernels.h next.
+bfloat16 or INT8, and attention rounds queries and softmax weights to bfloat16. Shapes and indices
+are checked in native/bindings. Knows no models. Read native/include/kernels.h next.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from freehold import _native
 from freehold.errors import ConfigError
 from freehold.ops import DEFAULT_GROUP_SIZE, BatchLayout, PackedBytes, RoutingSpec
 from freehold.ops.quantize import int4_group_size
-from freehold.types import WeightFormat
+from freehold.types import CacheFormat, WeightFormat
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
@@ -34,6 +34,7 @@ _FORMATS = {
     WeightFormat.INT8: 2,
     WeightFormat.INT4: 3,
 }
+NO_WINDOW = 1 << 62
 _DTYPES = {np.dtype(np.float32): 0, np.dtype(ml_dtypes.bfloat16): 1, np.dtype(np.float16): 2}
 
 
@@ -179,12 +180,25 @@ class NativeOps:
     # Attention
 
     def grouped_cache(
-        self, num_blocks: int, block_size: int, num_kv_heads: int, head_dim: int
+        self,
+        num_blocks: int,
+        block_size: int,
+        num_kv_heads: int,
+        head_dim: int,
+        format: CacheFormat = CacheFormat.BF16,
     ) -> _native.PagedCache:
-        return _native.PagedCache(num_blocks, block_size, num_kv_heads, head_dim, False)
+        is_int8 = format is CacheFormat.INT8
+        return _native.PagedCache(num_blocks, block_size, num_kv_heads, head_dim, False, is_int8)
 
-    def latent_cache(self, num_blocks: int, block_size: int, latent_dim: int) -> _native.PagedCache:
-        return _native.PagedCache(num_blocks, block_size, 1, latent_dim, True)
+    def latent_cache(
+        self,
+        num_blocks: int,
+        block_size: int,
+        latent_dim: int,
+        format: CacheFormat = CacheFormat.BF16,
+    ) -> _native.PagedCache:
+        is_int8 = format is CacheFormat.INT8
+        return _native.PagedCache(num_blocks, block_size, 1, latent_dim, True, is_int8)
 
     def cache_memory(
         self, cache: _native.PagedCache, block_size: int
@@ -192,11 +206,19 @@ class NativeOps:
         return cache.memory()
 
     def grouped_attention(
-        self, q: F32, k: F32, v: F32, cache: _native.PagedCache, layout: BatchLayout, scale: float
+        self,
+        q: F32,
+        k: F32,
+        v: F32,
+        cache: _native.PagedCache,
+        layout: BatchLayout,
+        scale: float,
+        window: int | None = None,
     ) -> F32:
         out = np.empty(q.shape, np.float32)
         q, k, v = np.ascontiguousarray(q), np.ascontiguousarray(k), np.ascontiguousarray(v)
-        self._native.grouped_attention(q, k, v, cache, *_layout(layout), scale, out)
+        width = NO_WINDOW if window is None else window
+        self._native.grouped_attention(q, k, v, cache, *_layout(layout), scale, width, out)
         return out
 
     def latent_attention(

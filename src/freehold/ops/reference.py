@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from freehold.ops import DEFAULT_GROUP_SIZE, BatchLayout, PackedBytes, RoutingSpec
 from freehold.ops.quantize import int4_group_size, quantize_int4, quantize_int8, quantize_rows
-from freehold.types import WeightFormat
+from freehold.ops.reference_cache import GroupedCache, LatentCache, Slots
+from freehold.types import CacheFormat, WeightFormat
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
@@ -51,25 +52,6 @@ class ReferenceExperts:
     @property
     def num_bytes(self) -> int:
         return sum(weight.num_bytes for weight in (*self.gate_up, *self.down))
-
-
-@dataclass(frozen=True, slots=True)
-class GroupedCache:
-    keys: F32  # [num_slots, num_kv_heads, head_dim]
-    values: F32
-
-    @property
-    def num_bytes(self) -> int:
-        return self.keys.nbytes + self.values.nbytes
-
-
-@dataclass(frozen=True, slots=True)
-class LatentCache:
-    latents: F32  # [num_slots, latent_dim]
-
-    @property
-    def num_bytes(self) -> int:
-        return self.latents.nbytes
 
 
 class ReferenceOps:
@@ -166,34 +148,54 @@ class ReferenceOps:
     # Attention
 
     def grouped_cache(
-        self, num_blocks: int, block_size: int, num_kv_heads: int, head_dim: int
+        self,
+        num_blocks: int,
+        block_size: int,
+        num_kv_heads: int,
+        head_dim: int,
+        format: CacheFormat = CacheFormat.BF16,
     ) -> GroupedCache:
         shape = (num_blocks * block_size, num_kv_heads, head_dim)
-        return GroupedCache(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
+        return GroupedCache(Slots(shape, format), Slots(shape, format))
 
-    def latent_cache(self, num_blocks: int, block_size: int, latent_dim: int) -> LatentCache:
-        return LatentCache(np.zeros((num_blocks * block_size, latent_dim), np.float32))
+    def latent_cache(
+        self,
+        num_blocks: int,
+        block_size: int,
+        latent_dim: int,
+        format: CacheFormat = CacheFormat.BF16,
+    ) -> LatentCache:
+        return LatentCache(Slots((num_blocks * block_size, latent_dim), format))
 
     def cache_memory(
         self, cache: GroupedCache | LatentCache, block_size: int
     ) -> list[npt.NDArray[np.uint8]]:
         parts = [cache.latents] if isinstance(cache, LatentCache) else [cache.keys, cache.values]
-        return [part.reshape(len(part) // block_size, -1).view(np.uint8) for part in parts]
+        return [memory for part in parts for memory in part.memory(block_size)]
 
     def grouped_attention(
-        self, q: F32, k: F32, v: F32, cache: GroupedCache, layout: BatchLayout, scale: float
+        self,
+        q: F32,
+        k: F32,
+        v: F32,
+        cache: GroupedCache,
+        layout: BatchLayout,
+        scale: float,
+        window: int | None = None,
     ) -> F32:
         num_heads, num_kv_heads = q.shape[1], k.shape[1]
         group = num_heads // num_kv_heads  # query heads that share a key head
-        cache.keys[layout.slots], cache.values[layout.slots] = k, v
+        cache.keys.write(layout.slots, k)
+        cache.values.write(layout.slots, v)
         out = np.empty((*q.shape[:2], v.shape[2]), np.float32)
         for rows, slots in _requests(layout):
-            keys = np.ascontiguousarray(cache.keys[slots].transpose(1, 0, 2))  # [kv, ctx, dim]
-            values = np.ascontiguousarray(cache.values[slots].transpose(1, 0, 2))
+            keys = np.ascontiguousarray(cache.keys.read(slots).transpose(1, 0, 2))  # [kv, ctx, dim]
+            values = np.ascontiguousarray(cache.values.read(slots).transpose(1, 0, 2))
             for row in rows:
-                seen = int(layout.positions[row]) + 1
+                end = int(layout.positions[row]) + 1
+                seen = slice(0 if window is None else max(0, end - window), end)
                 queries = q[row].reshape(num_kv_heads, group, -1)
-                mixed = _attend(queries, keys[:, :seen], values[:, :seen], scale)
+                mixed = _attend(queries, keys[:, seen], values[:, seen], scale)
                 out[row] = mixed.reshape(num_heads, -1)
         return out
 
@@ -206,10 +208,10 @@ class ReferenceOps:
         scale: float,
         value_dim: int,
     ) -> F32:
-        cache.latents[layout.slots] = latent
+        cache.latents.write(layout.slots, latent)
         out = np.empty((*q.shape[:2], value_dim), np.float32)
         for rows, slots in _requests(layout):
-            keys = cache.latents[slots][None]  # [1, ctx, latent_dim]: all heads share one key
+            keys = cache.latents.read(slots)[None]  # [1, ctx, latent_dim]: all heads share one key
             for row in rows:
                 seen = keys[:, : int(layout.positions[row]) + 1]
                 out[row] = _attend(q[row][None], seen, seen[..., :value_dim], scale)[0]
