@@ -1,11 +1,12 @@
 // See buffer.h. Buffers lie behind each other in slabs of huge pages, so that one of a megabyte has
 // them too (a row reads such weights 1.4 times as fast) and one of fourteen wastes no part of a
-// page. Fresh anonymous pages are zero already, so nothing is touched before it is used; what is
-// freed is not used again, and a slab goes when the last of its buffers does.
+// page. Fresh anonymous pages are zero already, so nothing is touched before it is used. What is
+// freed is given back, not used again, and a slab goes when the last of its buffers does.
 
 #include "buffer.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstdlib>
@@ -22,6 +23,11 @@ constexpr size_t kHugePage = size_t(2) << 20, kSlab = size_t(64) << 20, kLine = 
 struct Slab {  // at its own beginning
   size_t size, used;
   std::atomic<size_t> num_holders;  // its buffers, and the thread that still takes from it
+};
+
+struct Header {  // a line in front of each buffer
+  Slab* slab;
+  size_t size;  // with the line
 };
 
 void release(Slab* slab) {
@@ -61,7 +67,7 @@ Slab* map_slab(size_t size) {
 }  // namespace
 
 Buffer allocate(int64_t bytes) {
-  const size_t size = round_up(size_t(bytes), kLine) + kLine;  // with its slab's address before it
+  const size_t size = round_up(size_t(bytes), kLine) + kLine;
   Slab* slab = current.slab;
   if (size > kSlab / 2) {
     slab = map_slab(round_up(size + kLine, kHugePage));
@@ -71,13 +77,20 @@ Buffer allocate(int64_t bytes) {
   }
   uint8_t* start = reinterpret_cast<uint8_t*>(slab) + slab->used;
   slab->used += size;
-  new (start) Slab*(slab);
+  new (start) Header{slab, size};
   return Buffer(start + kLine);
 }
 
 void FreeBuffer::operator()(uint8_t* p) const {
-  Slab* slab = *reinterpret_cast<Slab**>(p - kLine);
-  if (slab == current.slab && slab->num_holders.load() == 2) current.hold(nullptr);
+  const auto [slab, size] = *reinterpret_cast<Header*>(p - kLine);
+  const bool is_last = slab->num_holders.load() == (slab == current.slab ? 2 : 1);
+  if (is_last && slab == current.slab) current.hold(nullptr);
+  if (!is_last) {  // whole pages of it go at once, whoever still holds the slab
+    const auto page = size_t(getpagesize());
+    auto* begin = reinterpret_cast<uint8_t*>(round_up(uintptr_t(p - kLine), page));
+    auto* end = reinterpret_cast<uint8_t*>(uintptr_t(p - kLine + size) / page * page);
+    if (begin < end) madvise(begin, size_t(end - begin), MADV_DONTNEED);
+  }
   release(slab);
 }
 
