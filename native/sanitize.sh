@@ -23,7 +23,7 @@ case $kind in
   thread) preload="$(g++ -print-file-name=libtsan.so)" ;;
 esac
 preload="$preload $(g++ -print-file-name=libstdc++.so.6)"
-[ $# -gt 0 ] || set -- tests/ops -k "not fresh_pages" # a sanitizer has a malloc of its own
+[ $# -gt 0 ] || set -- tests/ops -k "not fresh_pages and not give_them_back" # its memory is its own
 # ThreadSanitizer needs addresses where it expects them: setarch -R.
 env LD_PRELOAD="$preload" PYTHONPATH="$root/site" OPENBLAS_NUM_THREADS=1 \
   ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
