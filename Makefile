@@ -1,6 +1,6 @@
 # Two commands: `make up` sets up, starts everything and says where to look; `make test` sets up
 # and runs all tests. Each step runs only when what it is made from has changed.
-.PHONY: up test unit lint proto page bench clean
+.PHONY: up test sanitize unit lint proto page bench clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -20,6 +20,10 @@ test: $(VENV)/tested $(PAGE)
 	$(BIN)/mypy
 	cd web && npm test --silent
 	$(BIN)/pytest
+
+sanitize: $(VENV)/tested
+	native/sanitize.sh address,undefined
+	native/sanitize.sh thread
 
 lint: $(VENV)/tested
 	$(BIN)/ruff check --fix .

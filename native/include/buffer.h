@@ -1,4 +1,4 @@
-// Zeroed memory on cache-line borders, in huge pages where it is large.
+// Zeroed memory on cache-line borders, in huge pages.
 #pragma once
 
 #include <cstdint>

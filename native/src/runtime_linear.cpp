@@ -76,7 +76,9 @@ void Runtime::product(const Weight& weight, const float* x, int64_t m, const flo
   const int64_t work_per_panel = bytes_per_panel * std::max<int64_t>(1, m / 4);
   const int64_t most_tasks = std::max<int64_t>(1, panels * work_per_panel / kWorkWorthATask);
   const int64_t quads = (panels + 3) / 4;  // kernels take up to four panels at once
-  const int64_t num_tasks = std::min({quads, most_tasks, int64_t(pool_.num_threads()) * 4});
+  // Long products in small shares: beside other busy processes a thread may lose its core in one.
+  const int64_t shares = pool_.num_threads() * (m < 32 ? 4 : 16);
+  const int64_t num_tasks = std::min({quads, most_tasks, shares});
   pool_.run(num_tasks, [&](int64_t task) {
     multiply(kernels_, product, quads * task / num_tasks * 4,
              std::min(panels, quads * (task + 1) / num_tasks * 4));

@@ -39,7 +39,7 @@ def test_integer_products_equal_the_truth_to_the_bit(ops, format, k, n) -> None:
         assert np.array_equal(ops.linear(x, packed, bias), REFERENCE.linear(x, truth, bias))
 
 
-@pytest.mark.parametrize("group_size", [8, 32, 128])
+@pytest.mark.parametrize("group_size", [8, 32, 64, 128])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 def test_every_group_size_and_stored_type_is_rounded_as_the_truth_does(
     ops, group_size, dtype
@@ -90,6 +90,19 @@ def test_a_row_has_the_same_bits_whatever_it_is_batched_with(ops, format) -> Non
     for num_threads in (1, 3):
         others = native.NativeOps(num_threads, ops.isa)
         assert np.array_equal(others.linear(x, others.weight(w, format)), alone)
+
+
+@pytest.mark.parametrize("group_size", [32, 64, 128])
+def test_int4_rows_are_independent_for_every_group_size(ops, group_size) -> None:
+    w, x = random(96, 512), random(21, 512, seed=1)
+    truth = REFERENCE.weight(w, WeightFormat.INT4, group_size)
+    weight = ops.weight(w, WeightFormat.INT4, group_size)
+    assert weight.num_bytes == 96 * (256 + 2 * 512 // group_size)
+    expected = REFERENCE.linear(x, truth)
+    for m in (1, 7, 8, 15, 16, 21):
+        assert np.array_equal(ops.linear(x[:m], weight), expected[:m])
+        gated = REFERENCE.silu_and_mul(expected[:m])
+        np.testing.assert_allclose(ops.gated_linear(x[:m], weight), gated, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("format", [WeightFormat.FLOAT32, *INTEGERS])

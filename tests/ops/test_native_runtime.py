@@ -10,6 +10,7 @@ import sys
 import threading
 
 import numpy as np
+import psutil
 import pytest
 from tests.ops.native_ops import ISAS, native, random
 
@@ -140,3 +141,13 @@ def test_the_arrays_of_a_step_are_not_fresh_pages_each_time() -> None:
 @pytest.mark.parametrize("format", list(WeightFormat))
 def test_the_peak_of_every_format_is_measured(isa, format) -> None:
     assert native.NativeOps(1, isa).peak_operations_per_second(format) > 0
+
+
+def test_packed_weights_take_little_more_than_their_bytes_and_give_them_back() -> None:
+    ops, process, matrix = native.NativeOps(1), psutil.Process(), random(1000, 1000)
+    before = process.memory_info().rss
+    weights = [ops.weight(matrix, WeightFormat.INT8) for _ in range(100)]
+    taken = process.memory_info().rss - before
+    assert taken < 1.1 * sum(weight.num_bytes for weight in weights)
+    del weights
+    assert process.memory_info().rss - before < 0.2 * taken
