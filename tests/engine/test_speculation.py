@@ -39,7 +39,9 @@ def speculating(model=MODEL, row_price=0.05, **config):
     driver = Driver(model, TOKENIZER, **config)
     speculator, budget = driver.engine._speculator, driver.engine.scheduler.budget
     speculator.step_cost = SimpleNamespace(
-        of=lambda num_rows: 1 + row_price * num_rows, observe=lambda num_rows, seconds: None
+        of=lambda num_rows: 1 + row_price * num_rows,
+        of_a_row=lambda num_rows: row_price,
+        observe=lambda num_rows, seconds: None,
     )
     add_drafts = speculator.add_drafts
 

@@ -44,3 +44,14 @@ def test_more_rows_than_are_ever_guessed_teach_nothing_and_cost_in_proportion():
     cost.observe(500, 1.0)
     assert cost.of(64) == pytest.approx(40, rel=0.1)
     assert cost.of(96) == pytest.approx(60, rel=0.1)
+
+
+def test_a_further_row_costs_at_least_the_flattest_part_ahead():
+    cost = taught(0.01)
+    assert cost.of_a_row(8) == pytest.approx((9 - 4) / 8, rel=0.15)
+    assert cost.of_a_row(1) == pytest.approx((4 - 2.5) / 4, rel=0.15)
+    for num_rows in (1, 3, 8, 20, 63):
+        for more in range(1, 65 - num_rows):
+            assert (
+                cost.of(num_rows + more) - cost.of(num_rows) > more * cost.of_a_row(num_rows) - 1e-9
+            )

@@ -240,8 +240,6 @@ class Engine:
         rows = self._runner.forward(batch)
         requests, drawing_rows = rows.complete()
         logits = self._runner.logits(rows.hidden[drawing_rows]) if requests else None
-        if len(drawing_rows) == len(rows.hidden):
-            self._speculator.step_cost.observe(len(drawing_rows), time.perf_counter() - started)
         self._logprobs.score_prompt(self._runner, rows)
         for request, num_tokens in batch:
             request.num_computed_tokens += num_tokens - len(request.drafts)
@@ -250,6 +248,8 @@ class Engine:
             self._draw(requests, logits)
         self._speculator.settle()
         self._speculator.look_ahead(self._runner, rows)
+        if len(drawing_rows) == len(rows.hidden):
+            self._speculator.step_cost.observe(len(drawing_rows), time.perf_counter() - started)
 
     def _draw(self, requests: list[Request], logits: Array) -> None:
         """Draw a token of each request from its row; where it is what the draft says, the row

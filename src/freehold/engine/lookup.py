@@ -46,15 +46,9 @@ class Lookup:
             drafts.append(drafts[-period])
         return drafts
 
-    def chances(self, count: int) -> list[float]:
-        """For each of `drafts(count)`, that it and all before it are right, by the record."""
-        if not self._source:
-            return []
-        chances, chance = [], 1.0
-        for num_matching in range(self._num_matching, self._num_matching + count):
-            chance *= self._rates[_level(num_matching)]
-            chances.append(chance)
-        return chances
+    def rate(self, index: int) -> float:
+        """How likely the draft of that index is right if those before it are; 0: there is none."""
+        return self._rates[_level(self._num_matching + index)] if self._source else 0.0
 
     def _append(self, token_id: int) -> None:
         tokens, source = self._tokens, self._source

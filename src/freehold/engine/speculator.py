@@ -7,6 +7,7 @@ tokens a second greatest. Knows nothing of sampling: drawing what each row says 
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 
 from freehold.engine.block_manager import BlockManager
@@ -60,8 +61,7 @@ class Speculator:
         decoding = [i for i, (request, _) in enumerate(batch) if request.is_decoding]
         if room <= 0 or not decoding:
             return batch
-        chances = [self._chances(batch[i].request) for i in decoding]
-        counts = self._num_drafts(chances, num_rows, room)
+        counts = self._num_drafts([batch[i].request for i in decoding], num_rows, room)
         self._num_unused = 0 if any(counts) else self._num_unused + 1
         for i, count in zip(decoding, counts, strict=True):
             if count:
@@ -94,30 +94,38 @@ class Speculator:
             assert request.guesses is not None
             request.guesses.look_ahead(token_id)
 
-    def _chances(self, request: Request) -> list[float]:
-        if request.guesses is None:
-            return []
-        num_left = request.max_output_tokens - len(request.output_token_ids)
-        return request.guesses.chances(min(MAX_DRAFTS, num_left - 1))
-
-    def _num_drafts(self, chances: list[list[float]], num_rows: int, room: int) -> list[int]:
+    def _num_drafts(self, requests: list[Request], num_rows: int, room: int) -> list[int]:
         """How many drafts of each decoding request: the likeliest, as many as pay."""
-        counts = [0] * len(chances)
-        ranked = [(chance, i) for i, each in enumerate(chances) for chance in each]
+        counts = [0] * len(requests)
+        ranked = [
+            (-rate, i, 1)
+            for i, request in enumerate(requests)
+            if request.guesses and (rate := request.guesses.rate(0)) and _max_drafts(request)
+        ]
         if not ranked:
             return counts
-        ranked.sort(reverse=True)
+        heapq.heapify(ranked)
         cost = self.step_cost.of
         # Of a step that also computes a prompt, decoding is charged what it adds.
-        base = cost(len(chances)) - cost(num_rows)
-        expected = float(len(chances))
+        base = cost(len(requests)) - cost(num_rows)
+        expected = float(len(requests))
         best, num_best = MIN_GAIN * expected / (cost(num_rows) + base), 0
-        for n, (chance, _) in enumerate(ranked[:room], 1):
+        enough = best * self.step_cost.of_a_row(num_rows)
+        chosen: list[int] = []
+        while ranked and len(chosen) < room and -ranked[0][0] > enough:
+            negated, i, count = ranked[0]
+            chance = -negated
             expected += chance
-            rate = expected / (cost(num_rows + n) + base)
+            chosen.append(i)
+            rate = expected / (cost(num_rows + len(chosen)) + base)
             if rate > best:
-                best, num_best = rate, n
-        for _, i in ranked[:num_best]:
+                best, num_best = rate, len(chosen)
+            guesses = requests[i].guesses
+            if guesses and count < _max_drafts(requests[i]):
+                heapq.heapreplace(ranked, (-chance * guesses.rate(count), i, count + 1))
+            else:
+                heapq.heappop(ranked)
+        for i in chosen[:num_best]:
             counts[i] += 1
         return counts
 
@@ -128,3 +136,8 @@ class Speculator:
         request.drafts = request.guesses.drafts(count)
         self._drafted.append((request, count))
         return Scheduled(request, scheduled.num_tokens + count)
+
+
+def _max_drafts(request: Request) -> int:
+    """The last token it may draw need not be guessed: nothing comes after it."""
+    return min(MAX_DRAFTS, request.max_output_tokens - len(request.output_token_ids) - 1)

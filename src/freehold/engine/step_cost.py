@@ -6,6 +6,8 @@ decides how many guesses are computed along, never which tokens come out.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 _KNOTS = (1, 2, 4, 8, 16, 32, 64)  # rows; between them the cost is linear
 # Before anything is measured: INT4 on two cores. Memory bounds up to eight rows.
 _PRIOR = (1.0, 1.03, 1.08, 1.3, 2.2, 4.2, 8.0)
@@ -21,6 +23,12 @@ class StepCost:
     def of(self, num_rows: int) -> float:
         """The time of a step of so many rows, in steps of one row."""
         return max(1.0, self._at(num_rows) / self._shape[0])
+
+    def of_a_row(self, num_rows: int) -> float:
+        """The least that a row on top of so many adds, however many more there are."""
+        i, _ = _segment(num_rows)
+        knots = [num_rows, *_KNOTS[i + 1 :]]
+        return min((self.of(b) - self.of(a)) / (b - a) for a, b in pairwise(knots))
 
     def observe(self, num_rows: int, seconds: float) -> None:
         """A step in which every row drew a token took so long."""
