@@ -11,7 +11,6 @@ import heapq
 import logging
 import time
 from dataclasses import replace
-from itertools import accumulate
 from typing import Protocol
 
 from freehold import __version__
@@ -253,21 +252,38 @@ class Engine:
 
     def _draw(self, requests: list[Request], logits: Array) -> None:
         """Draw a token of each request from its row; where it is what the draft says, the row
-        after it holds for the next one too, and so on: exactly the draws of single steps."""
-        first_draft_rows = accumulate((len(r.drafts) for r in requests), initial=len(requests))
-        rows = list(first_draft_rows)[:-1]
-        samples = self._sampler.sample(requests, logits[: len(requests)])
-        while True:
-            agreed = [
-                (request, row)
-                for request, row, sample in zip(requests, rows, samples, strict=True)
+        after it holds for the next one too, and so on: exactly the draws of single steps.
+
+        Draws that those before them change (penalties, a grammar) wait for them; the others, which
+        `complete` puts first, are drawn together.
+        """
+        drawing, distances = list(requests), [0] * len(requests)
+        for request in requests:
+            if request.drafts and not request.draw.changes_logits:
+                drawing += [request] * len(request.drafts)
+                distances += range(1, len(request.drafts) + 1)
+        samples = self._sampler.sample(drawing, logits[: len(drawing)], distances)
+        ahead, row = len(requests), len(drawing)
+        waiting = []
+        for request, sample in zip(requests, samples, strict=False):
+            num_drafts = len(request.drafts)
+            is_right = self._take(request, sample)
+            if request.draw.changes_logits:
+                if is_right:
+                    waiting.append((request, row))
+                row += num_drafts
+                continue
+            for drawn in samples[ahead : ahead + num_drafts]:
+                is_right = is_right and self._take(request, drawn)
+            ahead += num_drafts
+        while waiting:
+            requests = [request for request, _ in waiting]
+            samples = self._sampler.sample(requests, logits[[row for _, row in waiting]])
+            waiting = [
+                (request, row + 1)
+                for (request, row), sample in zip(waiting, samples, strict=True)
                 if self._take(request, sample)
             ]
-            if not agreed:
-                return
-            requests = [request for request, _ in agreed]
-            samples = self._sampler.sample(requests, logits[[row for _, row in agreed]])
-            rows = [row + 1 for _, row in agreed]
 
     def _take(self, request: Request, sample: Sample) -> bool:
         """Put a drawn token out; whether it was the next draft, which then counts as computed."""
