@@ -105,6 +105,13 @@ def test_nothing_is_guessed_when_it_is_off_or_rows_cost_as_much_as_steps():
         assert driver.engine.stats().steps_total == 30
 
 
+def test_a_crowd_is_not_guessed_for():
+    driver = speculating(num_blocks=400)
+    driver.run(*(repeating(str(i), max_tokens=20) for i in range(16)))
+    stats = driver.engine.stats()
+    assert (stats.steps_total, stats.draft_tokens_total) == (20, 0)
+
+
 def test_a_full_cache_has_no_room_for_guesses_and_nobody_is_preempted_for_one():
     driver = speculating(block_size=4, num_blocks=6, max_num_requests=2)
     (first, second) = driver.run(repeating("a", max_tokens=9), repeating("b", max_tokens=9))

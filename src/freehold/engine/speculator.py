@@ -1,8 +1,9 @@
 """Which guesses at next tokens a step computes along, so that several can be drawn at once.
 
-A guess costs a row, and memory-bound rows cost little: as many are taken as make the expected
-tokens a second greatest. Knows nothing of sampling: drawing what each row says and comparing
-(`Engine._draw`) gives the tokens of plain decoding. Read `guesses.py` next.
+A guess costs a row, and while a step waits for memory rows cost little: as many are taken as make
+the expected tokens a second greatest, and none in steps of many rows. Knows nothing of sampling:
+drawing what each row says and comparing (`Engine._draw`) gives the tokens of plain decoding. Read
+`guesses.py` next.
 """
 
 from __future__ import annotations
@@ -17,13 +18,12 @@ from freehold.engine.model_runner import ModelRunner, StepRows
 from freehold.engine.request import Request, RequestState
 from freehold.engine.scheduler import Scheduled
 from freehold.engine.step_budget import StepBudget
-from freehold.engine.step_cost import StepCost
+from freehold.engine.step_cost import MAX_ROWS, StepCost
 from freehold.types import Speculate
 
-MAX_DRAFTS = 15  # of one request
-MAX_ROWS = 64  # of a step with drafts; each has its row of logits
+MAX_DRAFTS = MAX_ROWS - 1  # of one request
 MAX_UNUSED = 16  # steps without a draft after which the MTP layer is asked this seldom
-MIN_GAIN = 1.02  # expected; less is not worth the risk of a wrong estimate
+MIN_GAIN = 1.03  # expected; less is not worth the risk of a wrong estimate
 
 
 class Speculator:
@@ -60,6 +60,7 @@ class Speculator:
         room = min(MAX_ROWS, self._budget.num_tokens) - num_rows
         decoding = [i for i, (request, _) in enumerate(batch) if request.is_decoding]
         if room <= 0 or not decoding:
+            self._num_unused += 1
             return batch
         counts = self._num_drafts([batch[i].request for i in decoding], num_rows, room)
         self._num_unused = 0 if any(counts) else self._num_unused + 1
