@@ -26,6 +26,10 @@ lint: $(VENV)/tested
 	$(BIN)/ruff format .
 	$(BIN)/mypy
 
+# PEERS: more flags, such as --peer-python PYTHON (where llama-cpp-python is) or --check.
+bench: $(VENV)/tested
+	$(BIN)/python benchmarks/engine.py $(PEERS)
+
 proto: $(VENV)/tested
 	PATH="$(CURDIR)/$(BIN):$$PATH" src/freehold/rpc/generate.sh
 

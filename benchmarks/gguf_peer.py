@@ -1,7 +1,7 @@
-"""Writes the random checkpoint of `checkpoints.py` as GGUF for llama.cpp: Q4_0, with embeddings and
-head at Q8_0 (ours are INT8 there). Needs the `gguf` package:
+"""Writes the random checkpoint of `checkpoints.py` as GGUF for llama.cpp: Q4_0 with embeddings and
+head at Q8_0 (ours are INT8 there), Q8_0, or BF16. Needs the `gguf` package:
 
-    python benchmarks/gguf_peer.py CHECKPOINT_DIRECTORY OUT.gguf
+    python benchmarks/gguf_peer.py CHECKPOINT_DIRECTORY OUT.gguf [int4|int8|bf16]
 """
 
 from __future__ import annotations
@@ -17,6 +17,11 @@ import numpy as np
 from gguf.quants import quantize
 
 Reader = Callable[[str], np.ndarray]
+KINDS = {
+    "int4": gguf.GGMLQuantizationType.Q4_0,
+    "int8": gguf.GGMLQuantizationType.Q8_0,
+    "bf16": gguf.GGMLQuantizationType.BF16,
+}
 
 
 def _reader(path: Path) -> Reader:
@@ -126,19 +131,19 @@ def _tokenizer(writer: gguf.GGUFWriter, vocab_size: int) -> None:
     writer.add_add_bos_token(False)
 
 
-def write(checkpoint: Path, target: Path) -> None:
+def write(checkpoint: Path, target: Path, format: str) -> None:
     config = json.loads((checkpoint / "config.json").read_text())
     writer = gguf.GGUFWriter(
         target, "deepseek2" if "kv_lora_rank" in config else "qwen2", use_temp_file=True
     )
     _metadata(writer, config)
     _tokenizer(writer, config["vocab_size"])
-    kinds = gguf.GGMLQuantizationType
     for name, tensor in _tensors(config, _reader(checkpoint / "model.safetensors")):
         if tensor.ndim == 1 or "ffn_gate_inp" in name:
             writer.add_tensor(name, tensor)
             continue
-        kind = kinds.Q8_0 if name in ("token_embd.weight", "output.weight") else kinds.Q4_0
+        is_vocabulary = name in ("token_embd.weight", "output.weight")
+        kind = KINDS["int8" if is_vocabulary and format == "int4" else format]
         writer.add_tensor(name, quantize(tensor, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -147,4 +152,4 @@ def write(checkpoint: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]), Path(sys.argv[2]))
+    write(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "int4")

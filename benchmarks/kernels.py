@@ -43,11 +43,6 @@ def best_seconds(run: Callable[[], object], repeats: int = 7) -> float:
     return min(seconds)
 
 
-def read_bytes_per_second(ops: NativeOps) -> float:
-    words = np.ones(1 << 25, np.uint64)  # 256 MiB
-    return words.nbytes / best_seconds(lambda: ops._native.read(words))
-
-
 class Step:
     """The operations of one step over `layers` layers; results are thrown away."""
 
@@ -105,7 +100,7 @@ class Step:
             q, k, v = rotated[:, :HEADS], rotated[:, HEADS:], heads[:, HEADS + KV_HEADS :]
             mixed = ops.grouped_attention(q, k, v, cache, layout, 0.088)
             x = x + ops.linear(mixed.reshape(rows, HIDDEN), out)
-            inner = ops.silu_and_mul(ops.linear(ops.rms_norm(x, self.norm, 1e-6), gate_up))
+            inner = ops.gated_linear(ops.rms_norm(x, self.norm, 1e-6), gate_up)
             x = x + ops.linear(inner, down)
         logits = ops.linear(ops.rms_norm(x, self.norm, 1e-6), self.head)
         zeros = np.zeros(rows, np.float32)
@@ -114,10 +109,11 @@ class Step:
 
 def measure(ops: NativeOps, format: WeightFormat) -> list[dict[str, float]]:
     step, rows_of_table = Step(ops, format, LAYERS), []
+    peak = ops.peak_operations_per_second(format)
     for rows in (1, 4, 8, 16, 32, 64):
-        before = read_bytes_per_second(ops)  # memory is shared and its speed drifts: read beside
+        before = ops.read_bytes_per_second()  # memory is shared and its speed drifts: read beside
         linear_seconds = best_seconds(lambda rows=rows: step.linears(rows), 5)
-        read_speed = max(before, read_bytes_per_second(ops))
+        read_speed = max(before, ops.read_bytes_per_second())
         layout, caches = step.batch(rows)
         step_seconds = best_seconds(lambda r=rows, b=(layout, caches): step.whole(r, *b), 3)
         speed = step.layer_bytes * LAYERS / linear_seconds
@@ -130,6 +126,7 @@ def measure(ops: NativeOps, format: WeightFormat) -> list[dict[str, float]]:
                 "read_gb_per_second": read_speed / 1e9,
                 "of_read_speed": speed / read_speed,
                 "gop_per_second": operations / linear_seconds / 1e9,
+                "of_peak": operations / linear_seconds / peak,
                 "step_ms": step_seconds * 1e3,
                 "tokens_per_second": rows / step_seconds,
             }
@@ -151,7 +148,8 @@ def main() -> int:
     for name in arguments.formats:
         table = measure(ops, WeightFormat(name))
         result[name] = table
-        print(f"\n{name}: rows, linears ms, GB/s, plain read GB/s, of it, GOP/s, step ms, tokens/s")
+        columns = "linears ms, GB/s, plain read GB/s, of it, GOP/s, of peak, step ms, tokens/s"
+        print(f"\n{name}: rows, {columns}")
         for row in table:
             print("  ".join(f"{value:9.2f}" for value in row.values()))
     path = Path(__file__).parent / "results" / "kernels.json"

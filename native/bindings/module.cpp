@@ -72,6 +72,19 @@ void linear(Runtime& runtime, In<float, 2> x, const PackedWeight& weight, MaybeI
   runtime.linear(w, x.data(), m, bias ? bias->data() : nullptr, y.data());
 }
 
+void gated_linear(Runtime& runtime, In<float, 2> x, const PackedWeight& weight,
+                  MaybeIn<float, 1> bias, Out<float, 2> y) {
+  const Weight& w = weight.views[0];
+  const auto m = int64_t(x.shape(0));
+  require(weight.count == 1 && w.n % (2 * kPanel) == 0,
+          "A gated weight is [gate; up], each a multiple of 16 outputs.");
+  require_shape(x, {m, w.k}, "x");
+  require_shape(y, {m, w.n / 2}, "y");
+  if (bias) require_shape(*bias, {w.n}, "bias");
+  nb::gil_scoped_release release;
+  runtime.gated_linear(w, x.data(), m, bias ? bias->data() : nullptr, y.data());
+}
+
 void per_head_linear(Runtime& runtime, In<float, 3> x, const PackedWeight& weight,
                      Out<float, 3> y) {
   const Weight& w = weight.views[0];
@@ -282,6 +295,7 @@ uint64_t read_all(Runtime& runtime, In<uint64_t, 1> words) {
 }  // namespace
 
 NB_MODULE(_native, m) {
+  keep_freed_memory();
   m.def("available_isas", [] { return std::string(available_isas()); });
   // The views point into the matrices, which live as long as what holds them.
   m.def("stack_experts", &stack_experts, nb::keep_alive<0, 1>(), nb::keep_alive<0, 2>());
@@ -330,8 +344,15 @@ NB_MODULE(_native, m) {
       .def_prop_ro("isa", [](const Runtime& r) { return std::string(r.kernels().name); })
       .def_prop_ro("num_threads", &Runtime::num_threads)
       .def("read", &read_all)
+      .def("peak",
+           [](Runtime& runtime, int format) {
+             require(format >= 0 && format <= 3, "Unknown format.");
+             nb::gil_scoped_release release;
+             return runtime.peak(Format(format));
+           })
       .def("pack", &pack)
       .def("linear", &linear, nb::arg(), nb::arg(), nb::arg().none(), nb::arg())
+      .def("gated_linear", &gated_linear, nb::arg(), nb::arg(), nb::arg().none(), nb::arg())
       .def("per_head_linear", &per_head_linear)
       .def("matmul_float32", &matmul_float32)
       .def("routed_experts", &routed_experts)

@@ -9,7 +9,7 @@ namespace freehold {
 enum class Format : int { kFloat32 = 0, kBf16 = 1, kInt8 = 2, kInt4 = 3 };
 
 constexpr int kPanel = 16;          // output columns that share a vector
-constexpr int kRowBlock = 4;        // activation rows that lie interleaved
+constexpr int kRowBlock = 8;        // activation rows that lie interleaved
 constexpr int kQueryBlock = 8;      // queries of grouped attention that do
 constexpr int kKeyPanel = 16;       // keys of a grouped cache that share a vector
 constexpr int kLatentQueries = 16;  // queries that share a vector in latent attention
@@ -26,12 +26,25 @@ struct Weight {
 };
 
 // Activations as a product reads them: units of 4 bytes (4 INT8, 2 BF16 or 1 float32 of a row),
-// blocks of up to 4 rows, [block][unit][rows in block].
+// blocks of up to 8 rows, [block][unit][rows in block].
 struct Rows {
   int64_t num_rows, units;  // units a row
   const uint32_t* data;
   const float* scales;     // [row], of INT8 activations
   const int32_t* offsets;  // [block][group][rows in block]: -offset of the weights * sum of a group
+};
+
+// y = x Wᵀ + bias. Or, gated, with W = [gate; up]: y = silu(x gateᵀ + bias) * (x upᵀ + bias), half
+// as many columns, which must then be whole panels.
+struct Product {
+  const Weight& weight;
+  const Rows& rows;
+  const float* bias;  // [weight.n], or nullptr
+  bool is_gated;
+  float* y;
+  int64_t ldy;
+
+  int64_t num_columns() const { return is_gated ? weight.n / 2 : weight.n; }
 };
 
 // Where item `index` of `count` lies when `block` of them are interleaved: its value u is at
@@ -44,14 +57,21 @@ struct Interleaved {
         lane(index - first) {}
 };
 
-// One row into its place. `scratch` holds padded_k + 16 bytes; `scale` and `offsets` are of
-// integers only.
-struct RowTarget {
+inline int64_t units_a_row(const Weight& w) {
+  return w.format == Format::kFloat32 ? w.padded_k : w.padded_k / (w.format == Format::kBf16 ? 2 : 4);
+}
+
+// Bytes that preparing a row needs beside its target.
+inline int64_t row_scratch(const Weight& w) {
+  return w.format == Format::kFloat32 ? 0 : 4 * units_a_row(w) + 64;
+}
+
+// Where one block of rows is prepared to. `scratch` holds count * row_scratch(weight) bytes.
+struct BlockTarget {
   uint32_t* data;
-  int64_t stride;
-  float* scale;
+  float* scales;     // of INT8 activations, as offsets
   int32_t* offsets;
-  int8_t* scratch;
+  uint8_t* scratch;
 };
 
 // Attention of some queries over one run of keys: a stretch of the context that begins and ends at
@@ -80,10 +100,11 @@ struct Kernels {
   const char* name;
   float (*greatest_magnitude)(const float* x, int64_t n);
   void (*quantize)(const float* x, int64_t n, float scale, float bottom, float top, int8_t* q);
-  void (*prepare_row)(const float* x, const Weight& weight, const RowTarget& target);
-  // y[row, column] for panels [begin, end); columns beyond n are not written.
-  void (*matmul[4])(const Weight&, const Rows&, const float* bias, float* y, int64_t ldy,
-                    int64_t panel_begin, int64_t panel_end);
+  // Rows x[0] to x[count - 1], a whole block, into the form a product with `weight` reads.
+  void (*prepare)(const float* const* x, int64_t count, const Weight& weight,
+                  const BlockTarget& target);
+  // The columns of y's panels [begin, end); those beyond num_columns are not written.
+  void (*matmul[4])(const Product&, int64_t panel_begin, int64_t panel_end);
   void (*matvec_float32)(const float* x, const float* matrix, int64_t n, int64_t k, float* y);
   void (*add_scaled)(const float* x, float factor, int64_t n, float* y);  // y += factor * x
   void (*rms_norm)(const float* x, const float* weight, float eps, int64_t dim, float* y);
@@ -98,6 +119,8 @@ struct Kernels {
   void (*merge)(const Partial& total, const Partial& next, int64_t num_queries, int64_t value_dim);
   // e[i] = exp((logits[i] - greatest) / temperature), 0 for a NaN; returns their sum.
   double (*exp_row)(const float* logits, int64_t n, double greatest, double temperature, double* e);
+  // Multiplies and adds of this format's inner step, in registers; returns how many it did.
+  int64_t (*multiply_rounds)(Format format, int64_t rounds);
   uint64_t (*fold)(const uint64_t* words, int64_t count);  // their exclusive or
 };
 

@@ -34,7 +34,13 @@ class Runtime {
   // Reads it all, over all threads, and returns a checksum: what benchmarks measure memory by.
   uint64_t read(const uint64_t* words, int64_t count);
 
+  // Operations a second that the inner step of this format's products can reach, over all threads:
+  // what benchmarks take fractions of. The matrix unit, where there is one, does more.
+  double peak(Format format);
+
   void linear(const Weight& weight, const float* x, int64_t m, const float* bias, float* y);
+  // With weight [gate; up]: silu(x gateᵀ) * (x upᵀ), [m, n / 2]; n / 2 is a multiple of 16.
+  void gated_linear(const Weight& weight, const float* x, int64_t m, const float* bias, float* y);
   // x [m, heads, k] → y [m, heads, n], one matrix a head.
   void per_head_linear(const std::vector<Weight>& heads, const float* x, int64_t m, float* y);
   void matmul_float32(const float* x, int64_t m, const float* matrix, int64_t n, int64_t k,
@@ -61,6 +67,8 @@ class Runtime {
              int32_t* ids, float* weights);
 
  private:
+  void product(const Weight& weight, const float* x, int64_t m, const float* bias, bool is_gated,
+               float* y);
   // body(row) for every row; on one thread where all of it is little work.
   template <class Body>
   void for_rows(int64_t m, int64_t work_per_row, Body&& body);

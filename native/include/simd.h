@@ -19,6 +19,14 @@
 
 namespace freehold::ISA {
 
+#if !defined(ISA_HAS_AVX512)
+// out[8 u + r] = unit `unit` + u of rows[r], for 8 rows and 16 units of 4 bytes.
+inline void interleave8(const uint8_t* const* rows, int64_t unit, uint32_t* out) {
+  for (int u = 0; u < 16; ++u)
+    for (int r = 0; r < 8; ++r) std::memcpy(out + 8 * u + r, rows[r] + 4 * (unit + u), 4);
+}
+#endif
+
 inline F32 load_n(const float* p, int64_t count) {  // count < 16 lanes, the others 0
   float lanes[16] = {};
   std::memcpy(lanes, p, size_t(count) * 4);
@@ -62,6 +70,12 @@ inline F32 exp(F32 x) {
   p = fma(p, r, splat(5.0000001201e-1f));
   p = fma(p, r * r, r) + splat(1.0f);
   return zero_where_less(x, splat(-87.0f), p * power_of_two(n));
+}
+
+// gate / (1 + e^-gate) * up, with the exponent never positive so that nothing overflows.
+inline F32 silu_times(F32 gate, F32 up) {
+  const F32 zero = splat(0), e = exp(zero - magnitude(gate));
+  return (max(gate, zero) + min(gate, zero) * e) / (splat(1) + e) * up;
 }
 
 }  // namespace freehold::ISA

@@ -64,6 +64,34 @@ inline F32 dot_bf16(F32 acc, Bytes w, uint32_t a) {
 #endif
 }
 
+// out[8 u + r] = unit `unit` + u of rows[r], for 8 rows and 16 units of 4 bytes.
+inline void interleave8(const uint8_t* const* rows, int64_t unit, uint32_t* out) {
+  __m512i a[8], b[8];
+  for (int r = 0; r < 8; ++r) a[r] = _mm512_loadu_si512(rows[r] + 4 * unit);
+  for (int r = 0; r < 8; r += 2) {
+    b[r] = _mm512_unpacklo_epi32(a[r], a[r + 1]);
+    b[r + 1] = _mm512_unpackhi_epi32(a[r], a[r + 1]);
+  }
+  // Of half h: unit 4 l + j of its four rows in lane l of a[4 h + j].
+  for (int h = 0; h < 8; h += 4)
+    for (int j = 0; j < 2; ++j) {
+      a[h + 2 * j] = _mm512_unpacklo_epi64(b[h + j], b[h + 2 + j]);
+      a[h + 2 * j + 1] = _mm512_unpackhi_epi64(b[h + j], b[h + 2 + j]);
+    }
+  const __m512i even = _mm512_setr_epi64(0, 1, 4, 5, 8, 9, 12, 13);
+  const __m512i odd = _mm512_setr_epi64(2, 3, 6, 7, 10, 11, 14, 15);
+  for (int j = 0; j < 4; j += 2)
+    for (int l = 0; l < 2; ++l) {
+      // Lanes l' and l' + 2 of the low rows, then of the high ones: units j and j + 1.
+      const __m512i first = l ? _mm512_shuffle_i32x4(a[j], a[4 + j], 0xdd)
+                              : _mm512_shuffle_i32x4(a[j], a[4 + j], 0x88);
+      const __m512i second = l ? _mm512_shuffle_i32x4(a[j + 1], a[5 + j], 0xdd)
+                               : _mm512_shuffle_i32x4(a[j + 1], a[5 + j], 0x88);
+      _mm512_storeu_si512(out + 8 * (4 * l + j), _mm512_permutex2var_epi64(first, even, second));
+      _mm512_storeu_si512(out + 8 * (4 * l + 8 + j), _mm512_permutex2var_epi64(first, odd, second));
+    }
+}
+
 inline float sum(F32 v) {  // lanes i and i + 8, then + 4, + 2, + 1
   const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
   const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));

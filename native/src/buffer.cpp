@@ -7,6 +7,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 namespace freehold {
 namespace {
@@ -38,6 +41,13 @@ Buffer allocate(int64_t bytes) {
   }
   std::memcpy(start, &size, sizeof size);
   return Buffer(start + kHeader);
+}
+
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  mallopt(M_TRIM_THRESHOLD, 64 << 20);
+#endif
 }
 
 void FreeBuffer::operator()(uint8_t* p) const {

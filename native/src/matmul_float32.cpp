@@ -3,27 +3,31 @@
 #include "matmul.h"
 
 namespace freehold::ISA {
+namespace {
 
-void matmul_float32(const Weight& w, const Rows& x, const float* bias, float* y, int64_t ldy,
-                    int64_t panel_begin, int64_t panel_end) {
-  constexpr int kPanels = kHas32Registers ? 4 : 1;
-  for_tiles<kPanels>(w, x, w.padded_k * kPanel * 4, bias, y, ldy, panel_begin, panel_end,
-                     []<int R, int P>(const Tile& t) {
-                       const uint8_t* weights = t.weights();
-                       const auto* a = reinterpret_cast<const float*>(t.units());
-                       F32 total[P][R];
-                       for (int p = 0; p < P; ++p)
-                         for (int r = 0; r < R; ++r) total[p][r] = splat(0);
-                       for (int64_t k = 0; k < t.w.padded_k; ++k, weights += 64, a += R)
-                         for (int p = 0; p < P; ++p) {
-                           const F32 column =
-                               load(reinterpret_cast<const float*>(weights + p * t.panel_bytes));
-                           for (int r = 0; r < R; ++r)
-                             total[p][r] = fma(column, splat(a[r]), total[p][r]);
-                         }
-                       for (int p = 0; p < P; ++p)
-                         for (int r = 0; r < R; ++r) t.finish(p, r, total[p][r]);
-                     });
+template <int R, int P>
+inline void multiply(const Tile& tile) {
+  const int64_t stride = tile.stride<R>();
+  const float* weights[P];
+  F32 totals[P][R];
+  for (int p = 0; p < P; ++p) {
+    weights[p] = reinterpret_cast<const float*>(tile.weights(p));
+    for (int r = 0; r < R; ++r) totals[p][r] = splat(0);
+  }
+  const auto* a = reinterpret_cast<const float*>(tile.units());
+  for (int64_t k = 0; k < tile.t.weight.padded_k; ++k, a += stride)
+    for (int p = 0; p < P; ++p) {
+      const F32 column = load(weights[p] + k * kPanel);
+      for (int r = 0; r < R; ++r) totals[p][r] = fma(column, splat(a[r]), totals[p][r]);
+    }
+  tile.finish(totals);
+}
+
+}  // namespace
+
+void matmul_float32(const Product& t, int64_t panel_begin, int64_t panel_end) {
+  for_tiles(t, t.weight.padded_k * kPanel * 4, panel_begin, panel_end,
+            []<int R, int P>(const Tile& tile) { multiply<R, P>(tile); });
 }
 
 void matvec_float32(const float* x, const float* matrix, int64_t n, int64_t k, float* y) {

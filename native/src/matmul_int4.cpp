@@ -5,50 +5,63 @@
 #include "matmul.h"
 
 namespace freehold::ISA {
+namespace {
 
-void matmul_int4(const Weight& w, const Rows& x, const float* bias, float* y, int64_t ldy,
-                 int64_t panel_begin, int64_t panel_end) {
-  constexpr int kPanels = kHas32Registers ? 2 : 1;
-  const int64_t panel_bytes = w.padded_k * kPanel / 2;
-  for_tiles<kPanels>(
-      w, x, panel_bytes, bias, y, ldy, panel_begin, panel_end, []<int R, int P>(const Tile& t) {
-        const uint8_t *weights = t.weights(), *ahead = t.ahead;
-        const int64_t num_groups = t.num_groups();
-        const uint16_t* scales = t.w.half_scales + t.panel * num_groups * kPanel;
-        const uint32_t* a = t.units();
-        const int32_t* offsets = t.offsets();
-        F32 total[P][R];
-        for (int p = 0; p < P; ++p)
-          for (int r = 0; r < R; ++r) total[p][r] = splat(0);
-        for (int64_t g = 0; g < num_groups; ++g, offsets += R, scales += kPanel) {
-          I32 first[P][R], second[P][R];  // two chains hide the dot product's latency
-          for (int p = 0; p < P; ++p)
-            for (int r = 0; r < R; ++r)
-              first[p][r] = splat_int(offsets[r]), second[p][r] = splat_int(0);
-          for (int64_t k = 0; k < t.w.group_size; k += 8, weights += 64, a += 2 * R) {
-            for (int p = 0; p < P; ++p) __builtin_prefetch(ahead + p * 64);
-            ahead += t.ahead_step;
-            for (int p = 0; p < P; ++p) {
-              const Bytes both = load_bytes(weights + p * t.panel_bytes);
-              const Bytes low = low_nibbles(both), high = high_nibbles(both);
-              I32* rest = kHas32Registers ? second[p] : first[p];
-              for (int r = 0; r < R; ++r) {
-                first[p][r] = dot_u4s8(first[p][r], low, a[r]);
-                rest[r] = dot_u4s8(rest[r], high, a[R + r]);
-              }
-            }
-          }
-          for (int p = 0; p < P; ++p) {
-            const F32 scale = load_f16(scales + p * num_groups * kPanel);
-            for (int r = 0; r < R; ++r) {
-              const I32 dot = kHas32Registers ? first[p][r] + second[p][r] : first[p][r];
-              total[p][r] = fma(to_float(dot), scale, total[p][r]);
-            }
-          }
-        }
-        for (int p = 0; p < P; ++p)
-          for (int r = 0; r < R; ++r) t.finish(p, r, total[p][r] * splat(t.x.scales[t.row + r]));
-      });
+// dots[p][r] += the group's weights from `at` of each panel * the rows' units from `a`.
+template <int R, int P>
+inline void add_group(const Tile& tile, const uint8_t* const (&weights)[P],
+                      const uint8_t* (&next)[P], int64_t& at, const uint32_t*& a,
+                      I32 (&dots)[P][R]) {
+  const int64_t stride = tile.stride<R>(), end = at + tile.t.weight.group_size * (kPanel / 2);
+  for (; at < end; at += 64, a += 2 * stride) {
+    Bytes low[P], high[P];
+    for (int p = 0; p < P; ++p) {
+      __builtin_prefetch(next[p]);
+      next[p] += tile.ahead_step;
+      const Bytes both = load_bytes(weights[p] + at);
+      low[p] = low_nibbles(both), high[p] = high_nibbles(both);
+    }
+    for (int r = 0; r < R; ++r)
+      for (int p = 0; p < P; ++p) dots[p][r] = dot_u4s8(dots[p][r], low[p], a[r]);
+    for (int r = 0; r < R; ++r)
+      for (int p = 0; p < P; ++p) dots[p][r] = dot_u4s8(dots[p][r], high[p], a[stride + r]);
+  }
+}
+
+template <int R, int P>
+inline void multiply(const Tile& tile) {
+  const int64_t num_groups = tile.num_groups(), stride = tile.stride<R>();
+  const uint8_t *weights[P], *next[P];
+  const uint16_t* scales[P];
+  F32 totals[P][R];
+  for (int p = 0; p < P; ++p) {
+    weights[p] = tile.weights(p), next[p] = tile.next(p, P);
+    scales[p] = tile.t.weight.half_scales + tile.panel_of(p) * num_groups * kPanel;
+    for (int r = 0; r < R; ++r) totals[p][r] = splat(0);
+  }
+  const uint32_t* a = tile.units();
+  const int32_t* offsets = tile.offsets();
+  int64_t at = 0;
+  for (int64_t g = 0; g < num_groups; ++g, offsets += stride) {
+    I32 dots[P][R];
+    for (int p = 0; p < P; ++p)
+      for (int r = 0; r < R; ++r) dots[p][r] = splat_int(offsets[r]);
+    add_group(tile, weights, next, at, a, dots);
+    for (int p = 0; p < P; ++p) {
+      const F32 scale = load_f16(scales[p] + g * kPanel);
+      for (int r = 0; r < R; ++r) totals[p][r] = fma(to_float(dots[p][r]), scale, totals[p][r]);
+    }
+  }
+  for (int p = 0; p < P; ++p)
+    for (int r = 0; r < R; ++r) totals[p][r] = totals[p][r] * tile.scale(r);
+  tile.finish(totals);
+}
+
+}  // namespace
+
+void matmul_int4(const Product& t, int64_t panel_begin, int64_t panel_end) {
+  for_tiles(t, t.weight.padded_k * kPanel / 2, panel_begin, panel_end,
+            []<int R, int P>(const Tile& tile) { multiply<R, P>(tile); });
 }
 
 }  // namespace freehold::ISA

@@ -4,40 +4,41 @@
 #include "matmul.h"
 
 namespace freehold::ISA {
+namespace {
 
-void matmul_int8(const Weight& w, const Rows& x, const float* bias, float* y, int64_t ldy,
-                 int64_t panel_begin, int64_t panel_end) {
-  constexpr int kPanels = kHas32Registers ? 2 : 1;
-  for_tiles<kPanels>(w, x, w.padded_k * kPanel, bias, y, ldy, panel_begin, panel_end,
-                     []<int R, int P>(const Tile& t) {
-                       const uint8_t *weights = t.weights(), *ahead = t.ahead;
-                       const uint32_t* a = t.units();
-                       I32 first[P][R], second[P][R];
-                       for (int p = 0; p < P; ++p)
-                         for (int r = 0; r < R; ++r)
-                           first[p][r] = splat_int(t.offsets()[r]), second[p][r] = splat_int(0);
-                       for (int64_t k = 0; k < t.w.padded_k; k += 8, weights += 128, a += 2 * R) {
-                         for (int p = 0; p < 2 * P; ++p) __builtin_prefetch(ahead + p * 64);
-                         ahead += 2 * t.ahead_step;
-                         for (int p = 0; p < P; ++p) {
-                           const uint8_t* panel = weights + p * t.panel_bytes;
-                           const Bytes even = load_bytes(panel), odd = load_bytes(panel + 64);
-                           I32* rest = kHas32Registers ? second[p] : first[p];
-                           for (int r = 0; r < R; ++r) {
-                             first[p][r] = dot_u8s8(first[p][r], even, a[r]);
-                             rest[r] = dot_u8s8(rest[r], odd, a[R + r]);
-                           }
-                         }
-                       }
-                       for (int p = 0; p < P; ++p) {
-                         const F32 scale = load(t.w.scales + (t.panel + p) * kPanel);
-                         for (int r = 0; r < R; ++r) {
-                           const I32 dot =
-                               kHas32Registers ? first[p][r] + second[p][r] : first[p][r];
-                           t.finish(p, r, (scale * splat(t.x.scales[t.row + r])) * to_float(dot));
-                         }
-                       }
-                     });
+template <int R, int P>
+inline void multiply(const Tile& tile) {
+  const int64_t stride = tile.stride<R>(), end = tile.panel_bytes;
+  const uint8_t *weights[P], *next[P];
+  I32 dots[P][R];
+  for (int p = 0; p < P; ++p) {
+    weights[p] = tile.weights(p), next[p] = tile.next(p, P);
+    for (int r = 0; r < R; ++r) dots[p][r] = splat_int(tile.offsets()[r]);
+  }
+  const uint32_t* a = tile.units();
+  for (int64_t at = 0; at < end; at += 64, a += stride) {
+    Bytes four[P];
+    for (int p = 0; p < P; ++p) {
+      __builtin_prefetch(next[p]);
+      next[p] += tile.ahead_step;
+      four[p] = load_bytes(weights[p] + at);
+    }
+    for (int r = 0; r < R; ++r)
+      for (int p = 0; p < P; ++p) dots[p][r] = dot_u8s8(dots[p][r], four[p], a[r]);
+  }
+  F32 totals[P][R];
+  for (int p = 0; p < P; ++p) {
+    const F32 scale = load(tile.t.weight.scales + tile.panel_of(p) * kPanel);
+    for (int r = 0; r < R; ++r) totals[p][r] = (scale * tile.scale(r)) * to_float(dots[p][r]);
+  }
+  tile.finish(totals);
+}
+
+}  // namespace
+
+void matmul_int8(const Product& t, int64_t panel_begin, int64_t panel_end) {
+  for_tiles(t, t.weight.padded_k * kPanel, panel_begin, panel_end,
+            []<int R, int P>(const Tile& tile) { multiply<R, P>(tile); });
 }
 
 }  // namespace freehold::ISA

@@ -9,8 +9,8 @@
 
 namespace freehold::ISA {
 
-void matmul_int4(const Weight&, const Rows&, const float*, float*, int64_t, int64_t, int64_t);
-void matmul_int8(const Weight&, const Rows&, const float*, float*, int64_t, int64_t, int64_t);
+void matmul_int4(const Product&, int64_t, int64_t);
+void matmul_int8(const Product&, int64_t, int64_t);
 
 namespace {
 
@@ -93,40 +93,42 @@ void for_sums(const Chunk& chunk, int64_t num_panels, int64_t step, int64_t step
   }
 }
 
-struct Output {
-  const Weight& w;
-  const float* bias;
-  float* y;
-  int64_t ldy;
+// Up to two panels of the weight: behind each other, or a gate's and the up's.
+struct Panels {
+  const Product& t;
+  int64_t panel, count;
 
-  void write(int64_t row, int64_t panel, F32 v) const {
-    write_panel(w, bias, y, ldy, row, panel, v);
+  int64_t operator[](int64_t p) const { return weight_panel(t, panel, int(p)); }
+  void finish(int64_t row, F32 (&v)[2][1]) const {
+    F32 one[1][1] = {{v[0][0]}};
+    count == 2 ? write_sums(t, row, panel, v) : write_sums(t, row, panel, one);
   }
 };
 
-void int8_panels(const Chunk& chunk, const Output& out, int64_t panel, int64_t num_panels) {
-  const Weight& w = out.w;
+void int8_panels(const Chunk& chunk, const Panels& panels) {
+  const Weight& w = panels.t.weight;
   const auto weights = [&](int64_t p, int64_t step) {
-    return w.data + ((panel + p) * w.padded_k + step * chunk.inputs) * kPanel;
+    return w.data + (panels[p] * w.padded_k + step * chunk.inputs) * kPanel;
   };
-  for_sums(chunk, num_panels, 0, chunk.steps(), weights,
+  F32 v[2][1];
+  for_sums(chunk, panels.count, 0, chunk.steps(), weights,
            [&](int64_t i, int64_t p, const int32_t* sums) {
-             const F32 scale = load(w.scales + (panel + p) * kPanel);
-             const I32 dot = load_int(sums) + splat_int(chunk.offset(i, 0, 1));
              const int64_t row = chunk.begin + i;
-             out.write(row, panel + p, (scale * splat(chunk.x.scales[row])) * to_float(dot));
+             const F32 scale = load(w.scales + panels[p] * kPanel);
+             const I32 dot = load_int(sums) + splat_int(chunk.offset(i, 0, 1));
+             v[p][0] = (scale * splat(chunk.x.scales[row])) * to_float(dot);
+             if (p + 1 == panels.count) panels.finish(row, v);
            });
 }
 
-void int4_panels(const Chunk& chunk, const Output& out, int64_t panel, int64_t num_panels,
-                 float* totals, uint8_t* unpacked) {
-  const Weight& w = out.w;
+void int4_panels(const Chunk& chunk, const Panels& panels, float* totals, uint8_t* unpacked) {
+  const Weight& w = panels.t.weight;
   const int64_t num_groups = w.padded_k / w.group_size, steps = w.group_size / chunk.inputs;
   const auto total = [&](int64_t i, int64_t p) { return totals + (i * 2 + p) * kPanel; };
   std::memset(totals, 0, size_t(chunk.num_rows * 2 * kPanel) * sizeof(float));
   for (int64_t g = 0; g < num_groups; ++g) {
-    for (int64_t p = 0; p < num_panels; ++p) {
-      const uint8_t* from = w.data + ((panel + p) * w.padded_k + g * w.group_size) * kPanel / 2;
+    for (int64_t p = 0; p < panels.count; ++p) {
+      const uint8_t* from = w.data + (panels[p] * w.padded_k + g * w.group_size) * kPanel / 2;
       uint8_t* to = unpacked + p * w.group_size * kPanel;
       for (int64_t k = 0; k < w.group_size; k += 8, from += 64, to += 128) {
         const Bytes both = load_bytes(from);
@@ -136,24 +138,25 @@ void int4_panels(const Chunk& chunk, const Output& out, int64_t panel, int64_t n
     const auto weights = [&](int64_t p, int64_t step) {
       return unpacked + (p * w.group_size + (step - g * steps) * chunk.inputs) * kPanel;
     };
-    for_sums(chunk, num_panels, g * steps, steps, weights,
+    for_sums(chunk, panels.count, g * steps, steps, weights,
              [&](int64_t i, int64_t p, const int32_t* sums) {
-               const F32 scale = load_f16(w.half_scales + ((panel + p) * num_groups + g) * kPanel);
+               const F32 scale = load_f16(w.half_scales + (panels[p] * num_groups + g) * kPanel);
                const I32 dot = load_int(sums) + splat_int(chunk.offset(i, g, num_groups));
                store(total(i, p), fma(to_float(dot), scale, load(total(i, p))));
              });
   }
-  for (int64_t i = 0; i < chunk.num_rows; ++i)
-    for (int64_t p = 0; p < num_panels; ++p) {
-      const int64_t row = chunk.begin + i;
-      out.write(row, panel + p, load(total(i, p)) * splat(chunk.x.scales[row]));
-    }
+  for (int64_t i = 0; i < chunk.num_rows; ++i) {
+    const F32 scale = splat(chunk.x.scales[chunk.begin + i]);
+    F32 v[2][1] = {{load(total(i, 0)) * scale}, {load(total(i, 1)) * scale}};
+    panels.finish(chunk.begin + i, v);
+  }
 }
 
-// panels(chunk, first panel, one or two) over all rows; scratch behind the chunk's own bytes.
-template <class Panels>
-void for_chunks(const Rows& x, int64_t inputs, int64_t panel_begin, int64_t panel_end,
-                Panels panels) {
+// each(chunk, one or two panels) for all rows and the output panels [panel_begin, panel_end).
+template <class Each>
+void for_chunks(const Product& t, int64_t inputs, int64_t panel_begin, int64_t panel_end,
+                Each each) {
+  const Rows& x = t.rows;
   auto* memory = static_cast<int8_t*>(std::aligned_alloc(64, size_t(kChunkRows * 4 * x.units)));
   if (!memory) std::abort();
   TileUnit::configure(int(inputs));
@@ -161,8 +164,8 @@ void for_chunks(const Rows& x, int64_t inputs, int64_t panel_begin, int64_t pane
     const int64_t left = x.num_rows - begin;
     const Chunk chunk{x, begin, left < kChunkRows ? left : kChunkRows, inputs, memory};
     chunk.pack();
-    for (int64_t panel = panel_begin; panel < panel_end; panel += 2)
-      panels(chunk, panel, panel_end - panel < 2 ? 1 : 2);
+    for (int64_t panel = panel_begin; panel < panel_end; panel += t.is_gated ? 1 : 2)
+      each(chunk, Panels{t, panel, t.is_gated || panel_end - panel >= 2 ? 2 : 1});
   }
   TileUnit::release();
   std::free(memory);
@@ -170,29 +173,23 @@ void for_chunks(const Rows& x, int64_t inputs, int64_t panel_begin, int64_t pane
 
 }  // namespace
 
-void matmul_int8_tiles(const Weight& w, const Rows& x, const float* bias, float* y, int64_t ldy,
-                       int64_t panel_begin, int64_t panel_end) {
-  if (x.num_rows < kFewRows || w.padded_k % 64)
-    return matmul_int8(w, x, bias, y, ldy, panel_begin, panel_end);
-  const Output out{w, bias, y, ldy};
-  for_chunks(x, 64, panel_begin, panel_end, [&](const Chunk& chunk, int64_t panel, int64_t count) {
-    int8_panels(chunk, out, panel, count);
-  });
+void matmul_int8_tiles(const Product& t, int64_t panel_begin, int64_t panel_end) {
+  if (t.rows.num_rows < kFewRows || t.weight.padded_k % 64)
+    return matmul_int8(t, panel_begin, panel_end);
+  for_chunks(t, 64, panel_begin, panel_end,
+             [](const Chunk& chunk, const Panels& panels) { int8_panels(chunk, panels); });
 }
 
-void matmul_int4_tiles(const Weight& w, const Rows& x, const float* bias, float* y, int64_t ldy,
-                       int64_t panel_begin, int64_t panel_end) {
+void matmul_int4_tiles(const Product& t, int64_t panel_begin, int64_t panel_end) {
   constexpr int64_t kMostGroup = 256;
-  const int64_t inputs = w.group_size % 64 ? 32 : 64;
-  if (x.num_rows < kFewRows || w.group_size % inputs || w.group_size > kMostGroup)
-    return matmul_int4(w, x, bias, y, ldy, panel_begin, panel_end);
-  const Output out{w, bias, y, ldy};
+  const int64_t group_size = t.weight.group_size, inputs = group_size % 64 ? 32 : 64;
+  if (t.rows.num_rows < kFewRows || group_size % inputs || group_size > kMostGroup)
+    return matmul_int4(t, panel_begin, panel_end);
   alignas(64) float totals[kChunkRows * 2 * kPanel];
   alignas(64) uint8_t unpacked[2 * kMostGroup * kPanel];
-  for_chunks(x, inputs, panel_begin, panel_end,
-             [&](const Chunk& chunk, int64_t panel, int64_t count) {
-               int4_panels(chunk, out, panel, count, totals, unpacked);
-             });
+  for_chunks(t, inputs, panel_begin, panel_end, [&](const Chunk& chunk, const Panels& panels) {
+    int4_panels(chunk, panels, totals, unpacked);
+  });
 }
 
 }  // namespace freehold::ISA

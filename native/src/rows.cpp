@@ -14,12 +14,6 @@ void rms_norm(const float* x, const float* weight, float eps, int64_t dim, float
   for (i = 0; i < dim; ++i) y[i] = x[i] / root * weight[i];
 }
 
-// gate / (1 + e^-gate) * up, with the exponent never positive so that nothing overflows.
-inline F32 silu_times(F32 gate, F32 up) {
-  const F32 zero = splat(0), e = exp(zero - magnitude(gate));
-  return (max(gate, zero) + min(gate, zero) * e) / (splat(1) + e) * up;
-}
-
 void silu_and_mul(const float* gate_up, int64_t inner, float* y) {
   const float *gate = gate_up, *up = gate_up + inner;
   int64_t i = 0;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 
 #include "for_rows.h"
 
@@ -23,6 +24,21 @@ uint64_t Runtime::read(const uint64_t* words, int64_t count) {
     checksum ^= kernels_.fold(words + task * kWordsPerTask, end - task * kWordsPerTask);
   });
   return checksum;
+}
+
+double Runtime::peak(Format format) {
+  constexpr int64_t kRounds = 200'000, kTasksPerThread = 4;
+  double best = 0;
+  for (int repeat = 0; repeat < 8; ++repeat) {
+    std::atomic<int64_t> operations{0};
+    const auto start = std::chrono::steady_clock::now();
+    pool_.run(pool_.num_threads() * kTasksPerThread, [&](int64_t) {
+      operations += kernels_.multiply_rounds(format, kRounds / kTasksPerThread);
+    });
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    best = std::max(best, double(operations) / seconds.count());
+  }
+  return best;
 }
 
 void Runtime::embedding(const Source& table, int64_t dim, const int32_t* ids, int64_t m, float* y) {

@@ -38,6 +38,17 @@ def test_generate_is_the_same_twice_and_as_json(tmp_path: Path) -> None:
     )
 
 
+def test_bench_measures_the_shipped_model_and_says_what_memory_allows(tmp_path: Path) -> None:
+    found = json.loads(
+        _run("bench", "--quick", "--quantize", "int8", "--json", home=tmp_path).stdout
+    )
+    assert found["quantize"] == "int8"
+    assert list(found["streams"]) == ["1", "8"]
+    assert found["streams"]["8"]["ttft_max_seconds"] >= found["streams"]["8"]["ttft_p50_seconds"]
+    assert found["resident_bytes"] > found["weight_and_cache_bytes"] > 0
+    assert "of the" in _run("bench", "--quick", home=tmp_path).stdout
+
+
 def test_inspect_reads_headers_only_and_says_whether_it_fits(tmp_path: Path) -> None:
     report = json.loads(_run("inspect", str(shipped_model()), "--json", home=tmp_path).stdout)
     assert report["architecture"] == "DeepseekV3ForCausalLM"

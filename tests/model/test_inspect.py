@@ -42,6 +42,9 @@ def test_active_parameters_leave_out_experts_not_chosen(tmp_path: Path) -> None:
     assert report.num_parameters - report.num_active_parameters == 2 * (8 - 3) * expert
     assert report.stored_bytes_by_kind["experts"] == 2 * 8 * expert * 4
     assert report.stored_bytes_by_kind["router"] == 2 * (8 * 64 + 8) * 4
+    held = report.loaded_bytes_by_kind
+    idle = held["experts"] * (8 - 3) // 8
+    assert report.read_bytes_per_token == sum(held.values()) - held["embedding"] - idle
     dense = inspect(tiny.write_checkpoint(tmp_path / "dense", "qwen3"))
     assert dense.num_active_parameters == dense.num_parameters
     assert dense.stored_bytes_by_kind["norm"] == (64 + 3 * (2 * 64 + 2 * 32)) * 4

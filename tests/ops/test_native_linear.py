@@ -69,6 +69,18 @@ def test_float_products_stay_within_the_rounding_of_their_format(ops, k, n) -> N
 
 
 @pytest.mark.parametrize("format", list(WeightFormat))
+@pytest.mark.parametrize("inner", [16, 48, 64, 40])  # the last: no whole panels
+def test_gated_products_equal_the_product_then_the_gate(ops, format, inner) -> None:
+    w, bias = random(2 * inner, 96), random(2 * inner, seed=2)
+    weight = ops.weight(w, format)
+    for m in ROWS:
+        x = random(m, 96, seed=m)
+        for added in (None, bias):
+            expected = ops.silu_and_mul(ops.linear(x, weight, added))
+            assert np.array_equal(ops.gated_linear(x, weight, added), expected)
+
+
+@pytest.mark.parametrize("format", list(WeightFormat))
 def test_a_row_has_the_same_bits_whatever_it_is_batched_with(ops, format) -> None:
     w, x = random(150, 192), random(40, 192, seed=1)
     weight = ops.weight(w, format)
@@ -173,6 +185,11 @@ def test_bad_sizes_are_refused_before_a_kernel_runs(ops) -> None:
         ops.linear(random(2, 31), weight)
     with pytest.raises(ValueError, match="bias has shape"):
         ops.linear(random(2, 32), weight, random(7))
+    gated = ops.weight(random(32, 32), WeightFormat.INT8)
+    with pytest.raises(ValueError, match=r"x has shape \[2, 31\], expected \[2, 32\]"):
+        ops.gated_linear(random(2, 31), gated)
+    with pytest.raises(ValueError, match="bias has shape"):
+        ops.gated_linear(random(2, 32), gated, random(16))
     with pytest.raises(ValueError, match="1 to 65,536 inputs"):
         ops.weight(np.zeros((1, 65537), np.float32), WeightFormat.INT8)
     with pytest.raises(ValueError, match="expected"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -119,3 +120,23 @@ def test_a_process_with_sleeping_threads_exits_cleanly() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], timeout=30, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_the_arrays_of_a_step_are_not_fresh_pages_each_time() -> None:
+    ops = native.NativeOps(1)
+    weight, x = ops.weight(random(4096, 64), WeightFormat.INT8), random(512, 64)
+
+    def num_faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(8):
+            _ = [ops.linear(x, weight) for _ in range(3)]  # 8 MiB each: 2,048 pages
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    num_faults()
+    assert num_faults() < 2048
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("format", list(WeightFormat))
+def test_the_peak_of_every_format_is_measured(isa, format) -> None:
+    assert native.NativeOps(1, isa).peak_operations_per_second(format) > 0

@@ -20,6 +20,7 @@ _VERBS = {
     "up": "Start worker, orchestrator and gateway on this machine and keep them running.",
     "chat": "Talk to a running Freehold in the terminal.",
     "generate": "Answer one prompt from a checkpoint on disk, without a server.",
+    "bench": "Measure how fast a model is on this machine.",
     "inspect": "Say what a checkpoint is and whether it fits this machine.",
     "worker": "Run one worker: an engine, or an OpenAI-compatible server behind one.",
     "orchestrator": "Run the orchestrator alone.",

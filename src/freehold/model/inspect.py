@@ -7,6 +7,7 @@ Read `memory.py` for the arithmetic.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
@@ -47,6 +48,7 @@ class ModelReport:
     loaded_bytes_by_format: dict[str, int]  # all weights, under each `--quantize`
     quantize: str  # what the following is for
     loaded_bytes_by_kind: dict[str, int]
+    read_bytes_per_token: int  # weights that one stream's step reads: no idle experts
     context: int  # tokens of cache
     needed_bytes: int  # weights, cache and working memory
     available_bytes: int
@@ -98,6 +100,7 @@ def inspect(
         },
         quantize=quantize.value,
         loaded_bytes_by_kind={kind.value: size for kind, size in loaded.items() if size},
+        read_bytes_per_token=_read_bytes_per_token(config, loaded),
         context=context,
         needed_bytes=needed_bytes(config, quantize, context),
         available_bytes=available,
@@ -114,6 +117,16 @@ def _stored_bytes(checkpoint: Checkpoint, read: set[str]) -> tuple[Counter[str],
         by_kind[kind_of(weight).value if weight in read else "unread"] += info.num_bytes
         by_format[info.dtype] += info.num_bytes
     return by_kind, by_format
+
+
+def _read_bytes_per_token(config: ModelConfig, loaded: Mapping[Kind, int]) -> int:
+    """Of the embedding one row is read: next to nothing."""
+    num_bytes = sum(loaded.values()) - loaded.get(Kind.EMBEDDING, 0)
+    if config.moe is not None:
+        routing = config.moe.routing
+        num_idle = routing.num_experts - routing.num_experts_per_token
+        num_bytes -= loaded.get(Kind.EXPERTS, 0) // routing.num_experts * num_idle
+    return num_bytes
 
 
 def idle_parameters(config: ModelConfig, shapes: dict[str, tuple[int, ...]]) -> int:

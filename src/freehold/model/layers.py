@@ -27,8 +27,12 @@ class Linear:
     bias: Array | None = None
 
     def __call__(self, x: Array) -> Array:
-        """x [n, in] → [n, out]. An adapter's product is added here, and only here."""
+        """x [n, in] → [n, out]. Adapters add their product here and in `gated`."""
         return self.ops.linear(x, self.weight, self.bias)
+
+    def gated(self, x: Array) -> Array:
+        """With weight [gate; up]: silu(gate x) * up x, [n, out / 2]."""
+        return self.ops.gated_linear(x, self.weight, self.bias)
 
 
 @dataclass(slots=True)
@@ -49,7 +53,7 @@ class GatedMlp:
     down: Linear
 
     def __call__(self, x: Array) -> Array:
-        return self.down(self.down.ops.silu_and_mul(self.gate_up(x)))
+        return self.down(self.gate_up.gated(x))
 
 
 class WeightLoader:

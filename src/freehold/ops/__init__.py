@@ -111,6 +111,10 @@ class Ops(Protocol):
         """x [n, in] @ weight.T (+ bias) → float32 [n, out]."""
         ...
 
+    def gated_linear(self, x: Array, weight: Weight, bias: Array | None = None) -> Array:
+        """silu_and_mul(linear(x, weight, bias)), in one pass over weight [gate; up]."""
+        ...
+
     def per_head_linear(self, x: Array, weight: Weight) -> Array:
         """x [n, num_heads, in] → [n, num_heads, out], one matrix a head."""
         ...

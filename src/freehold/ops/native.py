@@ -8,6 +8,7 @@ native/include/kernels.h next.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ from freehold.types import WeightFormat
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
+
+PANEL = 16  # output columns that kernels take at once
 
 _FORMATS = {
     WeightFormat.FLOAT32: 0,
@@ -78,6 +81,20 @@ class NativeOps:
         self.name = f"native:{self.isa}"
         self.cache_layout = f"{self.name}:{_native.CACHE_LAYOUT_VERSION}"
 
+    def read_bytes_per_second(self) -> float:
+        """A plain read of memory beyond the caches, by all threads: what bounds decoding."""
+        words = np.ones(1 << 26, np.uint64)  # 512 MiB
+        seconds = []
+        for _ in range(5):
+            started = time.perf_counter()
+            self._native.read(words)
+            seconds.append(time.perf_counter() - started)
+        return float(words.nbytes / min(seconds))
+
+    def peak_operations_per_second(self, format: WeightFormat) -> float:
+        """Measured now: multiplies and adds of this format's products that stay in registers."""
+        return self._native.peak(_FORMATS[format])
+
     # Weights
 
     def weight(
@@ -120,6 +137,14 @@ class NativeOps:
     def linear(self, x: F32, weight: Any, bias: F32 | None = None) -> F32:
         y = np.empty((len(x), weight.shape[0]), np.float32)
         self._native.linear(np.ascontiguousarray(x), weight, bias, y)
+        return y
+
+    def gated_linear(self, x: F32, weight: Any, bias: F32 | None = None) -> F32:
+        inner = weight.shape[0] // 2
+        if inner % PANEL:
+            return self.silu_and_mul(self.linear(x, weight, bias))
+        y = np.empty((len(x), inner), np.float32)
+        self._native.gated_linear(np.ascontiguousarray(x), weight, bias, y)
         return y
 
     def per_head_linear(self, x: F32, weight: Any) -> F32:

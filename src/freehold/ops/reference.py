@@ -127,6 +127,9 @@ class ReferenceOps:
             y = _matvec(weight.values, x)
         return y if bias is None else y + bias
 
+    def gated_linear(self, x: F32, weight: ReferenceWeight, bias: F32 | None = None) -> F32:
+        return self.silu_and_mul(self.linear(x, weight, bias))
+
     def per_head_linear(self, x: F32, weight: ReferenceWeight) -> F32:
         return _matvec(weight.values, x)
 
