@@ -138,7 +138,9 @@ def a_driver(rng, model, block_size, num_tokens):
     )
     price = rng.choice([0.0, 0.02, 0.1])  # of a row: whether to guess is not left to the clock
     driver.engine._speculator.step_cost = SimpleNamespace(
-        of=lambda num_rows: 1 + price * num_rows, observe=lambda num_rows, seconds: None
+        of=lambda num_rows: 1 + price * num_rows,
+        of_a_row=lambda num_rows: price,
+        observe=lambda num_rows, seconds: None,
     )
     return driver
 

@@ -48,19 +48,20 @@ def test_a_repeating_text_is_guessed_round_and_round():
 
 def test_nothing_is_guessed_without_a_match():
     for tokens in ([], [1], [1, 2, 3]):
-        assert Lookup(tokens).drafts(4) == Lookup(tokens).chances(4) == []
+        assert Lookup(tokens).drafts(4) == []
+        assert Lookup(tokens).rate(0) == 0.0
 
 
-def test_chances_follow_the_record():
+def test_rates_follow_the_record():
     lookup = Lookup([1, 2, 3, 4] * 20)
-    before = lookup.chances(3)
-    assert before == sorted(before, reverse=True)
+    before = [lookup.rate(index) for index in range(40)]
+    assert before == sorted(before), "the longer the match, the likelier"
     for token_id in [1, 2, 3, 4] * 20:
         lookup.append(token_id)
-    assert lookup.chances(1)[0] > 0.99
+    assert lookup.rate(0) > 0.99
     for token_id in range(500, 560):  # each is one the index has a wrong guess for
         lookup.append(2)
         lookup.append(token_id)
     lookup.append(2)
     assert lookup.drafts(1) == [559]
-    assert lookup.chances(1)[0] < 0.01
+    assert lookup.rate(0) < 0.01

@@ -39,7 +39,9 @@ def speculating(model=MODEL, row_price=0.05, **config):
     driver = Driver(model, TOKENIZER, **config)
     speculator, budget = driver.engine._speculator, driver.engine.scheduler.budget
     speculator.step_cost = SimpleNamespace(
-        of=lambda num_rows: 1 + row_price * num_rows, observe=lambda num_rows, seconds: None
+        of=lambda num_rows: 1 + row_price * num_rows,
+        of_a_row=lambda num_rows: row_price,
+        observe=lambda num_rows, seconds: None,
     )
     add_drafts = speculator.add_drafts
 
@@ -101,6 +103,13 @@ def test_nothing_is_guessed_when_it_is_off_or_rows_cost_as_much_as_steps():
         driver.run(repeating("r", max_tokens=30))
         assert driver.engine.stats().draft_tokens_total == 0
         assert driver.engine.stats().steps_total == 30
+
+
+def test_a_crowd_is_not_guessed_for():
+    driver = speculating(num_blocks=400)
+    driver.run(*(repeating(str(i), max_tokens=20) for i in range(16)))
+    stats = driver.engine.stats()
+    assert (stats.steps_total, stats.draft_tokens_total) == (20, 0)
 
 
 def test_a_full_cache_has_no_room_for_guesses_and_nobody_is_preempted_for_one():

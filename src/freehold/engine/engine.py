@@ -11,7 +11,6 @@ import heapq
 import logging
 import time
 from dataclasses import replace
-from itertools import accumulate
 from typing import Protocol
 
 from freehold import __version__
@@ -240,8 +239,6 @@ class Engine:
         rows = self._runner.forward(batch)
         requests, drawing_rows = rows.complete()
         logits = self._runner.logits(rows.hidden[drawing_rows]) if requests else None
-        if len(drawing_rows) == len(rows.hidden):
-            self._speculator.step_cost.observe(len(drawing_rows), time.perf_counter() - started)
         self._logprobs.score_prompt(self._runner, rows)
         for request, num_tokens in batch:
             request.num_computed_tokens += num_tokens - len(request.drafts)
@@ -250,24 +247,43 @@ class Engine:
             self._draw(requests, logits)
         self._speculator.settle()
         self._speculator.look_ahead(self._runner, rows)
+        if len(drawing_rows) == len(rows.hidden):
+            self._speculator.step_cost.observe(len(drawing_rows), time.perf_counter() - started)
 
     def _draw(self, requests: list[Request], logits: Array) -> None:
         """Draw a token of each request from its row; where it is what the draft says, the row
-        after it holds for the next one too, and so on: exactly the draws of single steps."""
-        first_draft_rows = accumulate((len(r.drafts) for r in requests), initial=len(requests))
-        rows = list(first_draft_rows)[:-1]
-        samples = self._sampler.sample(requests, logits[: len(requests)])
-        while True:
-            agreed = [
-                (request, row)
-                for request, row, sample in zip(requests, rows, samples, strict=True)
+        after it holds for the next one too, and so on: exactly the draws of single steps.
+
+        Draws that those before them change (penalties, a grammar) wait for them; the others, which
+        `complete` puts first, are drawn together.
+        """
+        drawing, distances = list(requests), [0] * len(requests)
+        for request in requests:
+            if request.drafts and not request.draw.changes_logits:
+                drawing += [request] * len(request.drafts)
+                distances += range(1, len(request.drafts) + 1)
+        samples = self._sampler.sample(drawing, logits[: len(drawing)], distances)
+        ahead, row = len(requests), len(drawing)
+        waiting = []
+        for request, sample in zip(requests, samples, strict=False):
+            num_drafts = len(request.drafts)
+            is_right = self._take(request, sample)
+            if request.draw.changes_logits:
+                if is_right:
+                    waiting.append((request, row))
+                row += num_drafts
+                continue
+            for drawn in samples[ahead : ahead + num_drafts]:
+                is_right = is_right and self._take(request, drawn)
+            ahead += num_drafts
+        while waiting:
+            requests = [request for request, _ in waiting]
+            samples = self._sampler.sample(requests, logits[[row for _, row in waiting]])
+            waiting = [
+                (request, row + 1)
+                for (request, row), sample in zip(waiting, samples, strict=True)
                 if self._take(request, sample)
             ]
-            if not agreed:
-                return
-            requests = [request for request, _ in agreed]
-            samples = self._sampler.sample(requests, logits[[row for _, row in agreed]])
-            rows = [row + 1 for _, row in agreed]
 
     def _take(self, request: Request, sample: Sample) -> bool:
         """Put a drawn token out; whether it was the next draft, which then counts as computed."""

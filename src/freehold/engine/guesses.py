@@ -29,27 +29,31 @@ class Guesses:
         """The MTP layer guesses this to be the next token."""
         self._ahead = token_id
 
-    def chances(self, count: int) -> list[float]:
-        """For each of `drafts(count)`, that it and all before it are right, by the record."""
-        found = self._lookup.chances(count) if self._lookup is not None else []
-        if self._ahead is None or not count:
+    def rate(self, index: int) -> float:
+        """How likely the draft of that index is right if those before it are; 0: there is none."""
+        found = self._lookup.rate(index) if self._lookup is not None else 0.0
+        if self._ahead is None:
             return found
         if self._is_confirmed:
-            return [max(found[0], self._ahead_rate), *found[1:]]
-        return found if self._prefers(found) else [self._ahead_rate]
+            return found if index else max(found, self._ahead_rate)
+        if self._follows_lookup:
+            return found
+        return 0.0 if index else self._ahead_rate
 
     def drafts(self, count: int) -> list[int]:
         """What is likely to come next: the text as it went on before, or the MTP layer's guess."""
-        found = self._lookup.chances(1) if self._lookup is not None else []
-        if self._ahead is None or self._is_confirmed or self._prefers(found):
-            return self._lookup.drafts(count) if self._lookup is not None else []
-        return [self._ahead][:count]
+        if self._ahead is not None and not self._follows_lookup:
+            return [self._ahead][:count]
+        return self._lookup.drafts(count) if self._lookup is not None else []
 
     @property
     def _is_confirmed(self) -> bool:
         """Both sources say the same."""
         return self._lookup is not None and self._lookup.drafts(1) == [self._ahead]
 
-    def _prefers(self, chances: list[float]) -> bool:
-        """Whether the lookup's guess, with these chances, is the likelier one."""
-        return bool(chances) and chances[0] > self._ahead_rate
+    @property
+    def _follows_lookup(self) -> bool:
+        """Whether its guess is the MTP layer's as well, or the likelier one."""
+        if self._lookup is None:
+            return False
+        return self._is_confirmed or self._lookup.rate(0) > self._ahead_rate

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 # Of guesses after 1, 2–3, 4–7, 8–15, and 16 or more matching tokens: how many are right, before
 # this request has shown its own rates.
-_PRIOR = (0.15, 0.5, 0.8, 0.93, 0.97)
+_PRIOR = (0.15, 0.5, 0.7, 0.8, 0.9)
 RATE_MEMORY = 0.9  # weight of the past in the running rate
 
 
@@ -46,15 +46,9 @@ class Lookup:
             drafts.append(drafts[-period])
         return drafts
 
-    def chances(self, count: int) -> list[float]:
-        """For each of `drafts(count)`, that it and all before it are right, by the record."""
-        if not self._source:
-            return []
-        chances, chance = [], 1.0
-        for num_matching in range(self._num_matching, self._num_matching + count):
-            chance *= self._rates[_level(num_matching)]
-            chances.append(chance)
-        return chances
+    def rate(self, index: int) -> float:
+        """How likely the draft of that index is right if those before it are; 0: there is none."""
+        return self._rates[_level(self._num_matching + index)] if self._source else 0.0
 
     def _append(self, token_id: int) -> None:
         tokens, source = self._tokens, self._source

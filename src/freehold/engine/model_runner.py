@@ -82,10 +82,11 @@ class StepRows:
     def complete(self) -> tuple[list[Request], list[int]]:
         """The requests of which this step has computed the last known token, and the rows of
         those tokens: each of these draws its next token now. The rows of drafts come after them,
-        request by request."""
+        request by request: first of those whose draws need nothing but their own row."""
         requests: list[Request] = []
         rows: list[int] = []
         draft_rows: list[int] = []
+        later_rows: list[int] = []
         for end, (request, num_tokens) in zip(
             self.query_starts[1:].tolist(), self.batch, strict=True
         ):
@@ -93,8 +94,9 @@ class StepRows:
             if request.num_computed_tokens + num_tokens == request.num_tokens + num_drafts:
                 requests.append(request)
                 rows.append(end - num_drafts - 1)
-                draft_rows.extend(range(end - num_drafts, end))
-        return requests, rows + draft_rows
+                of_request = later_rows if request.draw.changes_logits else draft_rows
+                of_request.extend(range(end - num_drafts, end))
+        return requests, rows + draft_rows + later_rows
 
 
 class ModelRunner:

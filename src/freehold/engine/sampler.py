@@ -79,15 +79,23 @@ class Sampler:
         self._ops = ops
         self._logprobs = logprobs
 
-    def sample(self, requests: Sequence[Request], logits: Array) -> list[Sample]:
+    def sample(
+        self, requests: Sequence[Request], logits: Array, distances: Sequence[int] | None = None
+    ) -> list[Sample]:
         """Draw the next token of each request from its row of logits [n, vocab], which is used
-        up. The position of a draw is the index of the new token, the prompt's counted."""
+        up. The position of a draw is the index of the new token, the prompt's counted;
+        `distances`: so many tokens after the next one."""
         draws = [request.draw for request in requests]
         scored = [i for i, draw in enumerate(draws) if draw.num_logprobs is not None]
         raw = logits[scored] if scored else None
         for i, draw in enumerate(draws):
             if draw.changes_logits:
                 draw.adjust(logits[i])
+        positions = [
+            request.num_tokens + distance
+            for request, distance in zip(requests, distances or [0] * len(requests), strict=True)
+        ]
+        numbers = [draw.uniform(at) for draw, at in zip(draws, positions, strict=True)]
         temperature, top_k, top_p, min_p = zip(*[draw.parameters for draw in draws], strict=True)
         token_ids: list[int] = self._ops.sample(
             logits,
@@ -95,7 +103,7 @@ class Sampler:
             np.array(top_k, np.int32),
             np.array(top_p, np.float32),
             np.array(min_p, np.float32),
-            np.array([r.draw.uniform(r.num_tokens) for r in requests], np.float64),
+            np.array(numbers, np.float64),
         ).tolist()
         entries: list[tuple[TokenLogprob, ...]] = [()] * len(requests)
         if scored:

@@ -1,12 +1,14 @@
 """Which guesses at next tokens a step computes along, so that several can be drawn at once.
 
-A guess costs a row, and memory-bound rows cost little: as many are taken as make the expected
-tokens a second greatest. Knows nothing of sampling: drawing what each row says and comparing
-(`Engine._draw`) gives the tokens of plain decoding. Read `guesses.py` next.
+A guess costs a row, and while a step waits for memory rows cost little: as many are taken as make
+the expected tokens a second greatest, and none in steps of many rows. Knows nothing of sampling:
+drawing what each row says and comparing (`Engine._draw`) gives the tokens of plain decoding. Read
+`guesses.py` next.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 
 from freehold.engine.block_manager import BlockManager
@@ -16,13 +18,12 @@ from freehold.engine.model_runner import ModelRunner, StepRows
 from freehold.engine.request import Request, RequestState
 from freehold.engine.scheduler import Scheduled
 from freehold.engine.step_budget import StepBudget
-from freehold.engine.step_cost import StepCost
+from freehold.engine.step_cost import MAX_ROWS, StepCost
 from freehold.types import Speculate
 
-MAX_DRAFTS = 15  # of one request
-MAX_ROWS = 64  # of a step with drafts; each has its row of logits
+MAX_DRAFTS = MAX_ROWS - 1  # of one request
 MAX_UNUSED = 16  # steps without a draft after which the MTP layer is asked this seldom
-MIN_GAIN = 1.02  # expected; less is not worth the risk of a wrong estimate
+MIN_GAIN = 1.03  # expected; less is not worth the risk of a wrong estimate
 
 
 class Speculator:
@@ -59,9 +60,9 @@ class Speculator:
         room = min(MAX_ROWS, self._budget.num_tokens) - num_rows
         decoding = [i for i, (request, _) in enumerate(batch) if request.is_decoding]
         if room <= 0 or not decoding:
+            self._num_unused += 1
             return batch
-        chances = [self._chances(batch[i].request) for i in decoding]
-        counts = self._num_drafts(chances, num_rows, room)
+        counts = self._num_drafts([batch[i].request for i in decoding], num_rows, room)
         self._num_unused = 0 if any(counts) else self._num_unused + 1
         for i, count in zip(decoding, counts, strict=True):
             if count:
@@ -94,30 +95,38 @@ class Speculator:
             assert request.guesses is not None
             request.guesses.look_ahead(token_id)
 
-    def _chances(self, request: Request) -> list[float]:
-        if request.guesses is None:
-            return []
-        num_left = request.max_output_tokens - len(request.output_token_ids)
-        return request.guesses.chances(min(MAX_DRAFTS, num_left - 1))
-
-    def _num_drafts(self, chances: list[list[float]], num_rows: int, room: int) -> list[int]:
+    def _num_drafts(self, requests: list[Request], num_rows: int, room: int) -> list[int]:
         """How many drafts of each decoding request: the likeliest, as many as pay."""
-        counts = [0] * len(chances)
-        ranked = [(chance, i) for i, each in enumerate(chances) for chance in each]
+        counts = [0] * len(requests)
+        ranked = [
+            (-rate, i, 1)
+            for i, request in enumerate(requests)
+            if request.guesses and (rate := request.guesses.rate(0)) and _max_drafts(request)
+        ]
         if not ranked:
             return counts
-        ranked.sort(reverse=True)
+        heapq.heapify(ranked)
         cost = self.step_cost.of
         # Of a step that also computes a prompt, decoding is charged what it adds.
-        base = cost(len(chances)) - cost(num_rows)
-        expected = float(len(chances))
+        base = cost(len(requests)) - cost(num_rows)
+        expected = float(len(requests))
         best, num_best = MIN_GAIN * expected / (cost(num_rows) + base), 0
-        for n, (chance, _) in enumerate(ranked[:room], 1):
+        enough = best * self.step_cost.of_a_row(num_rows)
+        chosen: list[int] = []
+        while ranked and len(chosen) < room and -ranked[0][0] > enough:
+            negated, i, count = ranked[0]
+            chance = -negated
             expected += chance
-            rate = expected / (cost(num_rows + n) + base)
+            chosen.append(i)
+            rate = expected / (cost(num_rows + len(chosen)) + base)
             if rate > best:
-                best, num_best = rate, n
-        for _, i in ranked[:num_best]:
+                best, num_best = rate, len(chosen)
+            guesses = requests[i].guesses
+            if guesses and count < _max_drafts(requests[i]):
+                heapq.heapreplace(ranked, (-chance * guesses.rate(count), i, count + 1))
+            else:
+                heapq.heappop(ranked)
+        for i in chosen[:num_best]:
             counts[i] += 1
         return counts
 
@@ -128,3 +137,8 @@ class Speculator:
         request.drafts = request.guesses.drafts(count)
         self._drafted.append((request, count))
         return Scheduled(request, scheduled.num_tokens + count)
+
+
+def _max_drafts(request: Request) -> int:
+    """The last token it may draw need not be guessed: nothing comes after it."""
+    return min(MAX_DRAFTS, request.max_output_tokens - len(request.output_token_ids) - 1)

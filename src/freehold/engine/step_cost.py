@@ -6,9 +6,13 @@ decides how many guesses are computed along, never which tokens come out.
 
 from __future__ import annotations
 
-_KNOTS = (1, 2, 4, 8, 16, 32, 64)  # rows; between them the cost is linear
+from bisect import bisect
+from itertools import pairwise
+
+MAX_ROWS = 16  # more are not asked for, and teach nothing
+_KNOTS = (1, 2, 3, 4, 6, 8, 12, MAX_ROWS)  # rows; linear between them
 # Before anything is measured: INT4 on two cores. Memory bounds up to eight rows.
-_PRIOR = (1.0, 1.03, 1.08, 1.3, 2.2, 4.2, 8.0)
+_PRIOR = (1.0, 1.03, 1.06, 1.08, 1.2, 1.3, 1.8, 2.2)
 _SCALE_RATE = 0.3  # follows the context's growth and the machine's other work
 _SHAPE_RATE = 0.1
 
@@ -22,9 +26,15 @@ class StepCost:
         """The time of a step of so many rows, in steps of one row."""
         return max(1.0, self._at(num_rows) / self._shape[0])
 
+    def of_a_row(self, num_rows: int) -> float:
+        """The least that a row on top of so many adds, however many more there are."""
+        i, _ = _segment(num_rows)
+        knots = [num_rows, *_KNOTS[i + 1 :]]
+        return min((self.of(b) - self.of(a)) / (b - a) for a, b in pairwise(knots))
+
     def observe(self, num_rows: int, seconds: float) -> None:
         """A step in which every row drew a token took so long."""
-        if num_rows > _KNOTS[-1]:
+        if num_rows > MAX_ROWS:
             return
         expected = self._at(num_rows)
         if not self._scale:
@@ -42,6 +52,6 @@ class StepCost:
 
 
 def _segment(num_rows: int) -> tuple[int, float]:
-    """The knot at or below, and how far towards the next; beyond the last one as before it."""
-    i = min(num_rows.bit_length(), len(_KNOTS) - 1) - 1
+    """The knot at or below, and how far towards the next."""
+    i = min(bisect(_KNOTS, num_rows), len(_KNOTS) - 1) - 1
     return i, (num_rows - _KNOTS[i]) / (_KNOTS[i + 1] - _KNOTS[i])
