@@ -13,12 +13,4 @@ inline void with_constant(int64_t count, Kernel&& kernel) {
   kernel.template operator()<Most>();
 }
 
-// kernel.template operator()<R>(first) for consecutive runs of R rows that cover [0, count).
-template <class Kernel>
-inline void for_rows_of_block(int64_t count, Kernel&& kernel) {
-  constexpr int kMost = kHas32Registers ? 8 : 4;
-  for (int64_t first = 0; first < count; first += kMost)
-    with_constant<kMost>(count - first, [&]<int R>() { kernel.template operator()<R>(first); });
-}
-
 }  // namespace freehold::ISA
