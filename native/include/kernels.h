@@ -83,8 +83,8 @@ struct Attention {
   int64_t value_dim;             // a multiple of 16; of latents: of 32
   const uint16_t* const* keys;    // grouped: of each block; latent: of each key
   const uint16_t* const* values;  // grouped: of each block. Layouts in paged_cache.h
-  // What each key and value is to be multiplied by; nullptr: 1. Grouped: of blocks padded to panels;
-  // latent: key_scales are of both.
+  // What each key and value is to be multiplied by; nullptr: 1. Grouped: of blocks padded to
+  // panels; latent: key_scales are of both.
   const float *key_scales, *value_scales;
   int64_t num_blocks, block_size;  // num_blocks: this run's and the next one's, to be fetched
   float scale;                     // of scores, times log2 of e
@@ -92,7 +92,7 @@ struct Attention {
 };
 
 // Softmax over a run: of each query its greatest score (as a power of two), the sum of
-// 2^(score - greatest), and the values mixed by that. A sum of 0: the query sees nothing of the run.
+// 2^(score - greatest), and the values mixed by that. A sum of 0: the query sees nothing of it.
 struct Partial {
   float *greatest, *sum, *mix;  // [num_queries], [num_queries], [num_queries][value_dim]
 };
@@ -114,8 +114,8 @@ struct Kernels {
   void (*rope)(const float* x, const float* cos, const float* sin, int64_t num_heads, int64_t dim,
                bool interleaved, float* y);
   void (*to_bf16)(const float* x, int64_t n, uint16_t* y);
-  // n, a multiple of 16, small integers as bfloat16, which holds them exactly; fetches as many bytes
-  // at `ahead`.
+  // n, a multiple of 16, small integers as bfloat16, which holds them exactly; fetches as many
+  // bytes at `ahead`.
   void (*int8_to_bf16)(const int8_t* x, const int8_t* ahead, int64_t n, uint16_t* y);
   void (*grouped_attention)(const Attention&, const Partial&);
   void (*latent_attention)(const Attention&, const Partial&);

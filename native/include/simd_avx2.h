@@ -78,10 +78,6 @@ inline F32 load_int8(const int8_t* p) {
   return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(v)),
           _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(v, 8)))};
 }
-inline __m256 half_bf16(const uint16_t* p) {
-  return (__m256)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16);
-}
-inline F32 load_bf16(const uint16_t* p) { return {half_bf16(p), half_bf16(p + 8)}; }
 inline F32 even_bf16(Bytes pairs) {
   return {(__m256)_mm256_slli_epi32(pairs.lo, 16), (__m256)_mm256_slli_epi32(pairs.hi, 16)};
 }

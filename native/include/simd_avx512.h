@@ -36,9 +36,6 @@ inline void store_int8(int8_t* p, I32 v) {
 inline F32 load_int8(const int8_t* p) {
   return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
 }
-inline F32 load_bf16(const uint16_t* p) {
-  return (F32)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16);
-}
 inline F32 even_bf16(Bytes pairs) { return (F32)_mm512_slli_epi32(pairs, 16); }
 inline F32 odd_bf16(Bytes pairs) {
   return (F32)_mm512_and_si512(pairs, _mm512_set1_epi32(int(0xffff0000u)));

@@ -48,11 +48,6 @@ inline F32 load_int8(const int8_t* p) {
   for (int i = 0; i < 16; ++i) v[i] = float(p[i]);
   return v;
 }
-inline F32 load_bf16(const uint16_t* p) {
-  Words v;
-  for (int i = 0; i < 16; ++i) v[i] = uint32_t(p[i]) << 16;
-  return (F32)v;
-}
 inline F32 even_bf16(Bytes pairs) { return (F32)((Words)pairs << 16); }
 inline F32 odd_bf16(Bytes pairs) { return (F32)((Words)pairs & 0xffff0000u); }
 inline Bytes low_bf16(Bytes pairs) { return (Bytes)((Words)pairs & 0xffffu); }

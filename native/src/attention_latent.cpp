@@ -13,9 +13,7 @@ struct Span {
   const Attention& t;
   int64_t begin, end, first_query, lanes;
   float* scores(int64_t key) const { return t.scratch + (key - begin) * lanes; }
-  float key_scale(int64_t key) const {
-    return t.key_scales ? t.key_scales[key] : 1;
-  }
+  float key_scale(int64_t key) const { return t.key_scales ? t.key_scales[key] : 1; }
 };
 
 void fetch(const uint16_t* latent, int64_t dim) {

@@ -2,7 +2,6 @@
 
 #include "paged_cache.h"
 
-#include <cstring>
 #include <vector>
 
 namespace freehold {
@@ -12,15 +11,13 @@ namespace {
 // together, `stride` numbers from unit to unit.
 template <class T>
 void scatter(const T* from, int64_t count, int64_t unit, int64_t stride, T* to) {
-  if (unit == 2)
-    for (int64_t d = 0; d < count; d += 2) std::memcpy(to + d / 2 * stride, from + d, 2 * sizeof(T));
-  else
-    for (int64_t d = 0; d < count; ++d) to[d * stride] = from[d];
+  for (int64_t d = 0; d < count; d += unit)
+    for (int64_t i = 0; i < unit; ++i) to[d / unit * stride + i] = from[d + i];
 }
 
 struct Place {
   uint8_t* block;
-  float* scale;  // of INT8
+  float* scale;                 // of INT8
   int64_t first, unit, stride;  // numbers
 };
 
