@@ -15,7 +15,7 @@ inline void with_constant(int64_t count, Kernel&& kernel) {
 
 constexpr int kMostRows = kHas32Registers ? 8 : 4;  // that a tile takes
 
-// kernel.template operator()<R>(first) for consecutive runs of R <= Most rows that cover [0, count).
+// kernel.template operator()<R>(first) for runs of R <= Most rows, in order, that cover [0, count).
 template <int Most = kMostRows, class Kernel>
 inline void for_rows_of_block(int64_t count, Kernel&& kernel) {
   for (int64_t first = 0; first < count; first += Most)
