@@ -15,7 +15,16 @@ from tiny import write_checkpoint
 from freehold.model import pack_cache
 from freehold.model.architectures import build_model
 from freehold.model.checkpoint import Checkpoint
-from freehold.model.pack_cache import DATA, FOLDER, INDEX, KeptPacks, NoPacks, open_packs
+from freehold.model.pack_cache import (
+    DATA,
+    FOLDER,
+    INDEX,
+    KeptPacks,
+    NewPacks,
+    NoPacks,
+    build_with_packs,
+    open_packs,
+)
 from freehold.ops.native import NativeOps
 from freehold.ops.reference import ReferenceOps
 from freehold.types import WeightFormat
@@ -72,6 +81,21 @@ def test_the_second_start_packs_nothing_and_computes_the_same_bits(directory, qu
     assert num_packed > 0
     assert num_packed_again == 0
     assert np.array_equal(first, again)
+
+
+def test_a_first_start_ends_on_the_kept_bytes_as_the_next_begins(directory):
+    digest = Checkpoint.open(directory).digest()
+    ops, used = CountingOps(num_threads=1), []
+
+    def build(packs):
+        used.append(type(packs))
+        return packs.take("w", lambda: ops.weight(np.ones((32, 64), np.float32), INT4))
+
+    first = build_with_packs(build, directory, digest, "int4", ops)
+    second = build_with_packs(build, directory, digest, "int4", ops)
+    assert used == [NewPacks, KeptPacks, KeptPacks]
+    assert ops.num_packed == 1
+    assert np.array_equal(first.bytes, second.bytes)
 
 
 def test_formats_are_kept_side_by_side(directory):

@@ -16,7 +16,8 @@ from freehold.model.chat_template import ChatTemplate
 from freehold.model.checkpoint import Checkpoint
 from freehold.model.generation_config import GenerationConfig
 from freehold.model.memory import available_bytes, check_fits
-from freehold.model.pack_cache import NoPacks, open_packs
+from freehold.model.model import Model
+from freehold.model.pack_cache import NoPacks, Packs, build_with_packs
 from freehold.model.tokenizer import Tokenizer
 from freehold.ops import Ops
 from freehold.ops.create import create
@@ -57,9 +58,9 @@ def load_engine(
     ops = ops or create()
     weight_format = (quantize or WeightFormat.BF16).value
     digest = checkpoint.digest()
-    keep = config.keep_packed
-    with open_packs(Path(path), digest, weight_format, ops) if keep else NoPacks() as packs:
-        model = build_model(
+
+    def build(packs: Packs) -> Model:
+        return build_model(
             checkpoint.config,
             checkpoint,
             ops=ops,
@@ -67,6 +68,11 @@ def load_engine(
             packs=packs,
             cache_format=cache_format,
         )
+
+    if config.keep_packed:
+        model = build_with_packs(build, Path(path), digest, weight_format, ops)
+    else:
+        model = build(NoPacks())
     revision = f"{digest[:16]}-{weight_format}"
     if cache_format is not CacheFormat.BF16:
         revision += f"-kv-{cache_format.value}"

@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,8 @@ from freehold.model import json_file
 from freehold.ops import Ops, PackedBytes, Weight
 
 log = logging.getLogger(__name__)
+
+Model = TypeVar("Model")
 
 FOLDER = ".freehold"
 DATA, INDEX = "packed.bin", "index.json"
@@ -43,6 +45,8 @@ _MADV_POPULATE_READ = 22  # Linux 5.14; Python's mmap has no name for it
 class Packs(Protocol):
     """Used in a `with` block, whose end without an error says that all weights were taken."""
 
+    are_kept: bool  # after the block: on disk now, where they were not before
+
     def take(self, name: str, pack: Callable[[], Weight]) -> Weight:
         """The weight kept as `name`, or what `pack` makes, which may then be kept."""
         ...
@@ -55,6 +59,8 @@ class Packs(Protocol):
 class NoPacks:
     """Keeps nothing."""
 
+    are_kept = False
+
     def take(self, name: str, pack: Callable[[], Weight]) -> Weight:
         return pack()
 
@@ -63,6 +69,21 @@ class NoPacks:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         pass
+
+
+def build_with_packs(
+    build: Callable[[Packs], Model], checkpoint: Path, digest: str, weight_format: str, ops: Ops
+) -> Model:
+    """What `build` makes of the packs of `open_packs`; of those on disk also when they were made
+    just now."""
+    with open_packs(checkpoint, digest, weight_format, ops) as packs:
+        model = build(packs)
+    if not packs.are_kept:
+        return model
+    del model  # and the pages it mapped
+    _forget_pages(checkpoint / FOLDER)
+    with open_packs(checkpoint, digest, weight_format, ops) as packs:
+        return build(packs)
 
 
 def open_packs(checkpoint: Path, digest: str, weight_format: str, ops: Ops) -> Packs:
@@ -118,13 +139,15 @@ class KeptPacks(NoPacks):
 
 
 class NewPacks:
-    """Written as they are made and used from the file: packing takes the memory of one weight."""
+    """Written as they are made and used from the file: packing takes the memory of one weight.
+    Pages that were written are small ones: whoever can should load again from KeptPacks."""
 
     def __init__(self, directory: Path, ops: Ops) -> None:
         """Raises OSError where nothing can be written."""
         self._directory = directory
         self._ops = ops
         self._entries: dict[str, Any] = {}
+        self.are_kept = False
         directory.parent.mkdir(exist_ok=True)
         self._partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=directory.parent))
         # Unbuffered: a failed write leaves nothing behind that closing would try again.
@@ -161,6 +184,7 @@ class NewPacks:
             self._give_up(full.strerror)
             return
         self._file.close()
+        self.are_kept = True
         _remove_outdated(self._directory)
 
     def _keep(self, file: FileIO, name: str, packed: PackedBytes) -> npt.NDArray[np.uint8]:
@@ -186,11 +210,20 @@ def _write(file: FileIO, data: memoryview) -> None:
 
 
 def _map(file: FileIO, offset: int, num_bytes: int) -> npt.NDArray[np.uint8]:
-    """A read-only view of a file's pages, which are fetched now, not under the first request."""
+    """A read-only view of a file's pages, which are fetched now, not under the first request, and
+    in huge pages where kernel and file system have them for files."""
     mapped = mmap.mmap(file.fileno(), num_bytes, access=mmap.ACCESS_READ, offset=offset)
-    with contextlib.suppress(OSError):  # an older kernel fetches them as they are touched
-        mapped.madvise(_MADV_POPULATE_READ)
+    for advice in (mmap.MADV_HUGEPAGE, _MADV_POPULATE_READ):
+        with contextlib.suppress(OSError):  # an older kernel fetches small pages, when touched
+            mapped.madvise(advice)
     return np.frombuffer(mapped, np.uint8)
+
+
+def _forget_pages(folder: Path) -> None:
+    """Let the kernel read what was written anew: in huge pages where it can."""
+    for path in folder.glob(f"*/{DATA}"):
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _move(partial: Path, directory: Path) -> None:
